@@ -1,9 +1,16 @@
-"""The ``shiftwright`` command line: a thin face over the Python entry points."""
+"""The ``shiftwright`` command line: a thin face over the Python entry points.
+
+Each subcommand is a module ``shiftwright.sw.commands.<name>`` that defines ``command`` and is imported when it is used,
+so that ``shiftwright --help`` costs no PyTorch. ``--json`` and ``--seed`` are the same for all and are added here;
+a command reads them from ``ctx.obj["json"]`` and ``ctx.obj["seed"]``.
+"""
 
 import importlib
 import importlib.metadata
 import json
+import os
 import sys
+import traceback
 from typing import Any
 
 import click
@@ -23,9 +30,36 @@ COMMANDS = {
     "boards": "List the boards.",
     "doctor": "Check the tools and data sets of this machine.",
 }
+DEFAULT_SEED = 0
+USAGE_EXIT = 2
+INTERRUPTED_EXIT = 130
+
+
+def _store(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    """Keep an option of every command in ``ctx.obj``; the one nearest to the command's end wins."""
+    if ctx.obj is None:
+        ctx.obj = {"json": False, "seed": DEFAULT_SEED}
+    if value is not None and param.name is not None:
+        ctx.obj[param.name.removeprefix("_")] = value
+
+
+def _common_options() -> list[click.Option]:
+    return [
+        click.Option(["_json", "--json"], is_flag=True, flag_value=True, default=None, expose_value=False,
+                     callback=_store, help="Print the result as one JSON object."),
+        click.Option(["_seed", "--seed"], type=click.IntRange(0, 2**32 - 1), expose_value=False, callback=_store,
+                     metavar="N", help=f"Seed of every random choice (default {DEFAULT_SEED})."),
+    ]
+
+
+def _add_common_options(command: click.Command) -> None:
+    taken = {flag for param in command.params for flag in param.opts}
+    command.params.extend(option for option in _common_options() if not taken.intersection(option.opts))
 
 
 class _LazyGroup(click.Group):
+    """A group that imports a subcommand when it is asked for, and lists all without importing any."""
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
@@ -34,6 +68,7 @@ class _LazyGroup(click.Group):
             return None
         module = importlib.import_module(f"shiftwright.sw.commands.{cmd_name}")
         command: click.Command = module.command
+        _add_common_options(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -43,21 +78,43 @@ class _LazyGroup(click.Group):
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(importlib.metadata.version("shiftwright"), prog_name="shiftwright")
-@click.option("--json", "as_json", is_flag=True, help="Print results as one JSON object.")
-@click.pass_context
-def cli(ctx: click.Context, as_json: bool) -> None:
-    """Power-of-two neural networks on small FPGAs, bit-exact from PyTorch to the netlist."""
-    ctx.obj = {"json": as_json}
+def cli() -> None:
+    """Power-of-two neural networks on small FPGAs, bit-exact from PyTorch to the netlist.
+
+    \b
+    From nothing to a simulated accelerator, one command:
+        shiftwright demo
+    The same in steps:
+        shiftwright train digits --data digits -o digits.safetensors
+        shiftwright compress digits.safetensors --recipe bqnet -o digits.swc
+        shiftwright compile digits.swc -o digits.swi
+        shiftwright simulate digits.swi --data digits --images 16
+
+    Exit codes: 0 done, 1 a comparison failed, 2 wrong usage or input, 3 missing tool or dependency,
+    4 device or transport.
+    """
+
+
+_add_common_options(cli)
 
 
 def emit(result: dict[str, Any], *, title: str = "") -> None:
-    """Print a flat result: a two-column table for people, or one JSON object under ``--json``."""
+    """Print a flat result: a two-column table for people, or one JSON object under ``--json``.
+
+    Parameters
+    ----------
+    result : dict
+        Names (with underscores) and values; a nested value is shown as JSON.
+    title : str
+        Heading of the table.
+    """
     ctx = click.get_current_context()
     if (ctx.find_root().obj or {}).get("json"):
         click.echo(json.dumps(result, indent=2, default=str))
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=title or None, show_header=False, title_justify="left")
     table.add_column(style="bold")
@@ -65,33 +122,57 @@ def emit(result: dict[str, Any], *, title: str = "") -> None:
     for key, value in result.items():
         if isinstance(value, (dict, list, tuple)):
             value = json.dumps(value, default=str)
-        table.add_row(key.replace("_", " "), str(value))
+        table.add_row(key.replace("_", " "), Text(str(value)))
     Console().print(table)
 
 
+def _fail(message: str, code: int) -> int:
+    click.echo(f"shiftwright: {message}", err=True)
+    return code
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code (DESIGN section 7)."""
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : list of str or None
+        Arguments; ``None`` takes those of the process.
+
+    Returns
+    -------
+    int
+        0 done, 1 a comparison failed, 2 wrong usage or input (or a defect of Shiftwright itself), 3 missing tool or
+        dependency, 4 device or transport, 130 interrupted. With the environment variable ``SHIFTWRIGHT_DEBUG`` set,
+        every error but a wrong use of options also prints its traceback.
+    """
     try:
-        cli(args=argv, standalone_mode=False)
-    except ShiftwrightError as error:
-        click.echo(f"shiftwright: {error}", err=True)
-        return error.exit_code
+        result = cli.main(args=argv, prog_name="shiftwright", standalone_mode=False)
+        return result if isinstance(result, int) else 0  # click returns the code of ctx.exit() here
     except click.ClickException as error:
         error.show()
-        return 2
-    except click.exceptions.Exit as error:
-        return error.exit_code
+        return USAGE_EXIT
     except (click.Abort, KeyboardInterrupt):
-        click.echo("shiftwright: interrupted", err=True)
-        return 130
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("shiftwright"):
-            raise
-        missing = ToolError(f"the Python package {error.name!r} is missing; install Shiftwright with its extras: "
-                            f"pip install 'shiftwright[all]'")
-        click.echo(f"shiftwright: {missing}", err=True)
-        return missing.exit_code
-    return 0
+        return _fail("interrupted", INTERRUPTED_EXIT)
+    except BrokenPipeError:
+        # The reader ("| head") has what it wanted; keep Python from failing again when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001  (the one place where everything ends)
+        if os.environ.get("SHIFTWRIGHT_DEBUG"):
+            traceback.print_exc()
+        return _explain(error)
+
+
+def _explain(error: Exception) -> int:
+    if isinstance(error, ShiftwrightError):
+        return _fail(str(error), error.exit_code)
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] != "shiftwright":
+        return _fail(f"the Python package {error.name!r} is missing; install Shiftwright with its extras: "
+                     f"pip install 'shiftwright[all]'", ToolError.exit_code)
+    text = " ".join(str(error).split()) or "no message"
+    return _fail(f"internal error: {type(error).__name__}: {text}; this is a defect of Shiftwright: run the command "
+                 f"again with SHIFTWRIGHT_DEBUG=1 and report what it prints as CONTRIBUTING.md says", USAGE_EXIT)
 
 
 if __name__ == "__main__":
