@@ -1,0 +1,5 @@
+"""Data sets: one :func:`load` for all of them."""
+
+from .dataset import DATASETS, Dataset, load
+
+__all__ = ["DATASETS", "Dataset", "load"]

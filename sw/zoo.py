@@ -1,0 +1,100 @@
+"""The zoo: the networks that are known by name.
+
+All of them take images divided by 256 (so that an 8-bit pixel is an integer with exponent -8) and return logits.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..hw.arch.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["NETWORKS", "NetworkInfo", "network_info"]
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkInfo:
+    """A network of the zoo.
+
+    Parameters
+    ----------
+    name : str
+        Its name on the command line.
+    build : callable
+        Makes the ``torch.nn.Module`` with fresh weights, which depend on torch's random state.
+    input_shape : (int, int, int)
+        Channels, height, width of an image.
+    dataset : str
+        Data set it is meant for.
+    epochs : int
+        Epochs of training by default.
+    shift : int
+        Largest random shift of a training image, in pixels.
+    learning_rate : float
+        Peak learning rate of training.
+    batch : int
+        Images in a training step.
+    """
+
+    name: str
+    build: "Callable[[], nn.Module]"
+    input_shape: tuple[int, int, int]
+    dataset: str
+    epochs: int
+    shift: int = 0
+    learning_rate: float = 2e-3
+    batch: int = 128
+
+
+def _sequential(**layers: "nn.Module") -> "nn.Module":
+    from torch import nn
+
+    return nn.Sequential(collections.OrderedDict(layers))
+
+
+def digits() -> "nn.Module":
+    """Two 3 x 3 convolutions with batch norm, a max pooling and a classifier, for 1 x 8 x 8 images."""
+    from torch import nn
+
+    return _sequential(
+        conv1=nn.Conv2d(1, 8, 3, padding=1, bias=False), bn1=nn.BatchNorm2d(8), relu1=nn.ReLU(),
+        conv2=nn.Conv2d(8, 16, 3, padding=1, bias=False), bn2=nn.BatchNorm2d(16), relu2=nn.ReLU(),
+        pool2=nn.MaxPool2d(2), flatten=nn.Flatten(), fc=nn.Linear(256, 10))
+
+
+def lenet300() -> "nn.Module":
+    """LeNet-300-100: 784-300-100-10 with ReLU, 266,610 parameters (LeCun et al. 1998)."""
+    from torch import nn
+
+    return _sequential(
+        flatten=nn.Flatten(), fc1=nn.Linear(784, 300), relu1=nn.ReLU(), fc2=nn.Linear(300, 100), relu2=nn.ReLU(),
+        fc3=nn.Linear(100, 10))
+
+
+def lenet5() -> "nn.Module":
+    """LeNet-5 in the form of Caffe's example, 431,080 parameters; with a ReLU after each convolution as well."""
+    from torch import nn
+
+    return _sequential(
+        conv1=nn.Conv2d(1, 20, 5), relu1=nn.ReLU(), pool1=nn.MaxPool2d(2),
+        conv2=nn.Conv2d(20, 50, 5), relu2=nn.ReLU(), pool2=nn.MaxPool2d(2),
+        flatten=nn.Flatten(), fc1=nn.Linear(800, 500), relu3=nn.ReLU(), fc2=nn.Linear(500, 10))
+
+
+NETWORKS: dict[str, NetworkInfo] = {info.name: info for info in (
+    NetworkInfo("digits", digits, (1, 8, 8), "digits", epochs=30, learning_rate=5e-3, batch=64),
+    NetworkInfo("lenet300", lenet300, (1, 28, 28), "mnist", epochs=12, shift=1),
+    NetworkInfo("lenet5", lenet5, (1, 28, 28), "mnist", epochs=8, shift=1),
+)}
+"""The zoo's networks by name."""
+
+
+def network_info(name: str) -> NetworkInfo:
+    """Look a network up; an unknown name is a :class:`ModelError`."""
+    if name not in NETWORKS:
+        raise ModelError(f"unknown network {name!r}; the zoo has {', '.join(NETWORKS)}")
+    return NETWORKS[name]
