@@ -66,7 +66,7 @@ class Status(enum.IntEnum):
     TAP_OVERRUN = 5
     """A term lies outside the kernel."""
     WATCHDOG = 6
-    """A row took longer than the descriptor allows."""
+    """A layer took longer than its descriptor allows."""
     ABORTED = 7
     """The host aborted the run."""
 

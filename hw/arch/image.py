@@ -64,12 +64,14 @@ DESCRIPTOR: tuple[str, ...] = (
     "a_words_hi",
     "b_words_lo",      # words of sub-stream B (codewords 1, 3, 5, ...)
     "b_words_hi",
-    "watchdog",        # most cycles between two ends of row, in units of 64, less one
+    "watchdog",        # most cycles of the layer, in units of WATCHDOG_UNIT, less one
 )
 """The words of a layer descriptor, in order. After it come, in this order: the row table (three words a kernel row),
 the column table (three words a kernel column), the code table (``max_code_bits`` words: codewords of length 1, 2, ...),
 the dictionary, the parameters, sub-stream A, sub-stream B; then the next layer's descriptor."""
 DESCRIPTOR_WORDS = len(DESCRIPTOR)
+WATCHDOG_UNIT = 4096
+"""Cycles; a layer that takes longer than ``(watchdog + 1) * WATCHDOG_UNIT`` ends the run."""
 
 # A kernel table entry: (offset, residue << 12 | first, last). See docs/image.md.
 KERNEL_ENTRY_WORDS = 3
