@@ -194,10 +194,12 @@ def using_tools() -> Iterator[None]:
 def cache_dir(*parts: str) -> Path:
     """A folder for what can be made again (compiled models, downloaded data sets), created when it does not exist.
 
-    It lies in ``SHIFTWRIGHT_CACHE``, or in ``~/.cache/shiftwright`` when that is not set; ``parts`` name a sub-folder.
+    It is the folder that ``SHIFTWRIGHT_CACHE`` names, by default ``$XDG_CACHE_HOME/shiftwright`` or
+    ``~/.cache/shiftwright``; ``parts`` name a sub-folder.
     """
-    root = os.environ.get("SHIFTWRIGHT_CACHE")
-    path = Path(root if root else "~/.cache/shiftwright").expanduser().absolute().joinpath(*parts)
+    shared = os.environ.get("XDG_CACHE_HOME", "")
+    default = Path(shared if os.path.isabs(shared) else "~/.cache") / "shiftwright"
+    path = Path(os.environ.get("SHIFTWRIGHT_CACHE") or default).expanduser().absolute().joinpath(*parts)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
