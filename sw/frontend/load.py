@@ -1,0 +1,109 @@
+"""Find the network that a person names: a checkpoint of a zoo network, or a module by its Python name."""
+
+import dataclasses
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...hw.arch.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Loaded", "load_model"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A float network and what is known of it.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The network with its trained parameters.
+    input_shape : (int, int, int) or None
+        Channels, height, width; ``None`` when only the data set can tell.
+    metadata : dict
+        A checkpoint's ``network``, ``dataset``, ``float_accuracy`` and ``seed``; of a Python name only ``network``.
+    """
+
+    model: "torch.nn.Module"
+    input_shape: tuple[int, int, int] | None
+    metadata: dict[str, Any]
+
+
+def load_model(source: str) -> Loaded:
+    """Load a network.
+
+    Parameters
+    ----------
+    source : str
+        A ``.safetensors`` checkpoint made by ``shiftwright train``, or ``package.module:Name``, where ``Name`` is an
+        ``nn.Module`` or something that returns one when it is called without arguments. The current folder is searched
+        too.
+
+    Raises
+    ------
+    ModelError
+        If there is no such thing, or it is not a network.
+    """
+    if source.endswith(".onnx"):
+        raise ModelError(f"{source}: ONNX files are not supported in this release; give the PyTorch module as "
+                         f"package.module:Name, or a checkpoint of 'shiftwright train'")
+    if source.endswith((".swc", ".swi")):
+        raise ModelError(f"{source}: is compressed already; 'compress' takes a float checkpoint (.safetensors) or "
+                         f"package.module:Name")
+    if not Path(source).exists() and ":" in source:
+        return _import(source)
+    return _checkpoint(Path(source))
+
+
+def _import(source: str) -> Loaded:
+    from torch import nn
+
+    module_name, _, name = source.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        thing = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ModelError(f"{source}: can't import the network: {error}; write package.module:Name, with the package in "
+                         f"the current folder or installed") from error
+    if not isinstance(thing, nn.Module) and callable(thing):
+        try:
+            thing = thing()
+        except Exception as error:
+            raise ModelError(f"{source}: can't make the network by calling it without arguments: {error!r}; name a "
+                             f"function that needs none and returns the trained module") from error
+    if not isinstance(thing, nn.Module):
+        raise ModelError(f"{source}: is a {type(thing).__name__}, not an nn.Module")
+    return Loaded(model=thing, input_shape=None, metadata={"network": name})
+
+
+def _checkpoint(path: Path) -> Loaded:
+    from safetensors import SafetensorError, safe_open
+
+    from .. import zoo
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = json.loads((file.metadata() or {}).get("shiftwright", "{}"))
+            state = {name: file.get_tensor(name) for name in file.keys()}
+    except OSError as error:
+        raise ModelError(f"{path}: can't read the checkpoint: {error.strerror or error}; make one with "
+                         f"'shiftwright train'") from None
+    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path}: not a checkpoint (.safetensors), or damaged: {error}; make one with "
+                         f"'shiftwright train'") from None
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("network"), str):
+        raise ModelError(f"{path}: is a safetensors file without Shiftwright's note of the network it belongs to; make "
+                         f"checkpoints with 'shiftwright train', or give package.module:Name")
+    model = zoo.build(metadata["network"])
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{path}: does not fit network {metadata['network']!r}: {reason}") from None
+    return Loaded(model=model, input_shape=zoo.NETWORKS[metadata["network"]].input_shape, metadata=metadata)

@@ -1,0 +1,167 @@
+"""What of PyTorch the front end takes: one table, which is the check, the error messages and the documentation.
+
+Every argument in an operator's schema is either an operand, an attribute that is handled exactly whatever its value, or an
+attribute with a rule. What no row names is refused by name.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from ...hw.arch.errors import UnsupportedError
+
+__all__ = ["OPERATORS", "REWRITES", "Attribute", "Operator", "markdown", "unsupported"]
+
+
+def _any(value: Any) -> bool:
+    return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Attribute:
+    """An attribute of an operator and what of it is supported.
+
+    Parameters
+    ----------
+    name : str
+        As in the operator's schema.
+    rule : str
+        The supported values, in words.
+    accepts : callable
+        Whether a value is supported.
+    rewrite : str
+        What to do about one that is not.
+    """
+
+    name: str
+    rule: str = "any"
+    accepts: Callable[[Any], bool] = _any
+    rewrite: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Operator:
+    """A supported operator.
+
+    Parameters
+    ----------
+    targets : tuple of str
+        ATen overloads, as torch.export names them.
+    kind : str
+        What it becomes: ``conv``, ``linear``, ``batch_norm``, ``clamp``, ``maxpool``, ``avgpool``, ``adaptive``, ``mean``,
+        ``pad``, ``reshape``, ``drop`` or ``identity``.
+    spelled : str
+        How a network says it.
+    becomes : str
+        What the array runs, in words.
+    operands : tuple of str
+        Tensor arguments.
+    attributes : tuple of Attribute
+        All other arguments.
+    """
+
+    targets: tuple[str, ...]
+    kind: str
+    spelled: str
+    becomes: str
+    operands: tuple[str, ...]
+    attributes: tuple[Attribute, ...] = ()
+
+
+_UNGROUPED = Attribute("groups", "1", lambda value: value == 1,
+                       "use an ungrouped convolution; grouped and depthwise ones are not supported yet")
+_UNTRAINED = Attribute("train", "False", lambda value: not value,
+                       "pass training=self.training, so that it is off in evaluation")
+_CONV = ("input", "weight", "bias")
+
+OPERATORS: tuple[Operator, ...] = (
+    Operator(("aten.conv2d.default", "aten.conv2d.padding"), "conv", "nn.Conv2d, F.conv2d", "a layer", _CONV,
+             (Attribute("stride"), Attribute("padding", "any, also 'same' and 'valid'"), Attribute("dilation"),
+              _UNGROUPED)),
+    Operator(("aten.linear.default",), "linear", "nn.Linear, F.linear",
+             "a layer whose kernel covers the map that was flattened", _CONV),
+    Operator(("aten.batch_norm.default",), "batch_norm", "nn.BatchNorm1d, nn.BatchNorm2d",
+             "folded into the convolution or linear layer right before it",
+             ("input", "weight", "bias", "running_mean", "running_var"),
+             (Attribute("training", "False", lambda value: not value,
+                        "keep running statistics (track_running_stats=True) and call eval()"),
+              Attribute("momentum"), Attribute("eps"), Attribute("cudnn_enabled"))),
+    Operator(("aten.relu.default", "aten.relu_.default", "aten.relu6.default", "aten.relu6_.default"), "clamp",
+             "nn.ReLU, F.relu, F.relu6", "the clamp of the layer before it", ("self",)),
+    Operator(("aten.hardtanh.default", "aten.hardtanh_.default"), "clamp", "nn.Hardtanh, nn.ReLU6",
+             "the clamp of the layer before it", ("self",), (Attribute("min_val"), Attribute("max_val"))),
+    Operator(("aten.clamp.default", "aten.clamp_.default", "aten.clamp_min.default", "aten.clamp_min_.default",
+              "aten.clamp_max.default", "aten.clamp_max_.default"), "clamp", "torch.clamp",
+             "the clamp of the layer before it", ("self",), (Attribute("min"), Attribute("max"))),
+    Operator(("aten.max_pool2d.default",), "maxpool", "nn.MaxPool2d, F.max_pool2d", "a layer", ("self",),
+             (Attribute("kernel_size"), Attribute("stride"), Attribute("padding"), Attribute("dilation"),
+              Attribute("ceil_mode", "any (True becomes padding below and right)"))),
+    Operator(("aten.avg_pool2d.default",), "avgpool", "nn.AvgPool2d, F.avg_pool2d", "a layer", ("self",),
+             (Attribute("kernel_size"), Attribute("stride"), Attribute("padding"),
+              Attribute("ceil_mode", "False, or True where it does not change the size or divisor_override is set"),
+              Attribute("count_include_pad", "True, or any where there is no padding or divisor_override is set"),
+              Attribute("divisor_override"))),
+    Operator(("aten.adaptive_avg_pool2d.default",), "adaptive", "nn.AdaptiveAvgPool2d, F.adaptive_avg_pool2d",
+             "average pooling", ("self",),
+             (Attribute("output_size", "a divisor of the map's height and width"),)),
+    Operator(("aten.mean.dim",), "mean", "x.mean((2, 3))", "average pooling over the whole map", ("self",),
+             (Attribute("dim", "the two spatial ones, (2, 3) or (-2, -1)"), Attribute("keepdim"),
+              Attribute("dtype", "None", lambda value: value is None, "leave dtype out"))),
+    Operator(("aten.pad.default", "aten.constant_pad_nd.default"), "pad", "nn.ZeroPad2d, F.pad",
+             "padding of the convolution right after it", ("self",),
+             (Attribute("pad", "of height and width, not negative"),
+              Attribute("mode", "'constant'", lambda value: value == "constant",
+                        "use zero padding (padding_mode='zeros')"),
+              Attribute("value", "0", lambda value: value in (None, 0, 0.0), "pad with 0"))),
+    Operator(("aten.flatten.using_ints", "aten.view.default", "aten.reshape.default", "aten.squeeze.default",
+              "aten.squeeze.dim", "aten.squeeze.dims"), "reshape", "nn.Flatten, x.flatten(1), x.view(n, -1)",
+             "nothing: it decides the tap order of the linear layer after it", ("self",),
+             (Attribute("start_dim", "1"), Attribute("end_dim", "-1"), Attribute("size", "(N, C*H*W)"),
+              Attribute("shape", "(N, C*H*W)"), Attribute("dim", "dimensions of a 1 x 1 map"))),
+    Operator(("aten.dropout.default", "aten.dropout_.default", "aten.feature_dropout.default",
+              "aten.feature_dropout_.default"), "drop", "nn.Dropout, nn.Dropout2d", "nothing", ("input", "self"),
+             (Attribute("p"), _UNTRAINED)),
+    Operator(("aten.contiguous.default", "aten.clone.default", "aten.detach.default", "aten.alias.default"),
+             "identity", "x.contiguous(), x.clone(), x.detach()", "nothing", ("self",),
+             (Attribute("memory_format"),)),
+)
+"""Every supported operator."""
+
+BY_TARGET: dict[str, Operator] = {target: operator for operator in OPERATORS for target in operator.targets}
+
+REWRITES: dict[str, str] = {
+    "add": "residual addition is not supported yet: use a plain chain of layers",
+    "cat": "concatenation is not supported yet: use a plain chain of layers",
+    "conv1d": "use nn.Conv2d with a kernel of height 1",
+    "conv3d": "only two-dimensional convolutions run on the array",
+    "conv_transpose2d": "use nn.Conv2d (transposed convolution, with its output_padding, is not supported)",
+    "max_pool1d": "use nn.MaxPool2d with a kernel of height 1",
+    "max_pool2d_with_indices": "set return_indices=False",
+    "adaptive_max_pool2d": "use nn.MaxPool2d with a kernel that covers the map",
+    "layer_norm": "use batch norm, which folds into the layer before it",
+    "group_norm": "use batch norm, which folds into the layer before it",
+    "instance_norm": "use batch norm, which folds into the layer before it",
+    "prelu": "use nn.ReLU", "leaky_relu": "use nn.ReLU", "elu": "use nn.ReLU", "gelu": "use nn.ReLU", "silu": "use nn.ReLU",
+    "sigmoid": "use nn.Hardtanh(0, 1)", "tanh": "use nn.Hardtanh", "hardswish": "use nn.ReLU", "hardsigmoid": "use nn.Hardtanh(0, 1)",
+    "softmax": "return the logits: the class is the same", "log_softmax": "return the logits: the class is the same",
+    "sub": "move the normalization of the input into a batch norm after the first convolution",
+    "div": "move the normalization of the input into a batch norm after the first convolution",
+    "mul": "fold the factor into the weights of the layer before it",
+    "permute": "keep the layout N, C, H, W", "transpose": "keep the layout N, C, H, W",
+    "unflatten": "keep images as N, C, H, W from the input on",
+}
+"""What to do about operators that are known and refused, by ATen name."""
+
+
+def unsupported(where: str, what: str, rewrite: str) -> UnsupportedError:
+    """The error for something that the array can't run: where it is, what it is, and the way out."""
+    return UnsupportedError(f"{where}: {what}; {rewrite}")
+
+
+def markdown() -> str:
+    """The table as Markdown, for the documentation."""
+    lines = ["| PyTorch | becomes | attributes |", "|---|---|---|"]
+    for operator in OPERATORS:
+        rules = "; ".join(f"`{attribute.name}`: {attribute.rule}" for attribute in operator.attributes) or "none"
+        lines.append(f"| {operator.spelled} | {operator.becomes} | {rules} |")
+    return "\n".join(lines) + "\n"
