@@ -86,7 +86,7 @@ def lenet5() -> "nn.Module":
 
 
 NETWORKS: dict[str, NetworkInfo] = {info.name: info for info in (
-    NetworkInfo("digits", digits, (1, 8, 8), "digits", epochs=30, learning_rate=5e-3, batch=64),
+    NetworkInfo("digits", digits, (1, 8, 8), "digits", epochs=40, shift=1, learning_rate=5e-3, batch=64),
     NetworkInfo("lenet300", lenet300, (1, 28, 28), "mnist", epochs=12, shift=1),
     NetworkInfo("lenet5", lenet5, (1, 28, 28), "mnist", epochs=8, shift=1),
 )}

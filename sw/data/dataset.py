@@ -190,7 +190,7 @@ def load(name: str, *, split: Split = "test", data_dir: str | Path | None = None
             for remote in source.remotes(split):
                 fetch.download(remote, fetch.cache_folder() / name)
         except DataError as error:
-            wanted = " or ".join(", ".join(names[-1] for names in layout) for layout in layouts)
+            wanted = " or ".join(", ".join(names[0] for names in layout) for layout in layouts)
             raise DataError(
                 f"data set {name} ({split}) is not here: {wanted} not found in {', '.join(map(str, folders))}, and "
                 f"{error}; put the files in one of these folders, or name theirs with --data-dir or {fetch.ENVIRONMENT}"
