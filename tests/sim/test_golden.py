@@ -1,0 +1,210 @@
+"""The golden model against the definition, written out tap by tap in Python's integers."""
+
+import dataclasses
+import itertools
+import random
+
+import numpy as np
+import pytest
+
+from shiftwright.hw.arch.errors import ModelError
+from shiftwright.sim import golden
+from shiftwright.sw.network import Layer, QuantizedNetwork, TensorSpec, Term
+
+SEED = 20260731
+
+
+def spec(name, channels, height, width, bits=8, signed=False):
+    return TensorSpec(name=name, channels=channels, height=height, width=width, bits=bits, signed=signed, exponent=0)
+
+
+def scale_terms(rng, most=4):
+    exponents = [0, *sorted(rng.sample(range(1, 9), rng.randrange(most)))]
+    return tuple(Term(rng.random() < 0.3, exponent) for exponent in exponents)
+
+
+def random_layer(rng, op, max_shift=7):
+    groups = rng.choice([1, 1, 2, 3]) if op == "conv" else 1
+    channels = groups * rng.randint(1, 2)
+    kernel = rng.randint(1, 3), rng.randint(1, 3)
+    stride, dilation = (rng.randint(1, 3), rng.randint(1, 2)), (rng.randint(1, 2), rng.randint(1, 3))
+    padding = tuple(rng.randint(0, kernel[axis % 2] - 1) for axis in range(4))
+    out = rng.randint(1, 3), rng.randint(1, 3)
+    size = [max(1, dilation[a] * (kernel[a] - 1) + 1 + stride[a] * (out[a] - 1) - padding[a] - padding[a + 2]) for a in (0, 1)]
+    out = [(size[a] + padding[a] + padding[a + 2] - dilation[a] * (kernel[a] - 1) - 1) // stride[a] + 1 for a in (0, 1)]
+    signed = rng.random() < 0.5
+    rows = groups * rng.randint(1, 3) if op == "conv" else channels
+    codebook, indices = (), None
+    if op == "conv":
+        codebook = tuple(tuple(Term(rng.random() < 0.5, shift) for shift in rng.sample(range(max_shift + 1), count))
+                         for count in (0, 1, 1, 2, 3))
+        indices = np.array([rng.randrange(5) for _ in range(rows * channels // groups * kernel[0] * kernel[1])], np.uint8)
+        indices = indices.reshape(rows, channels // groups, *kernel)
+    return Layer(
+        name=op, op=op, source=spec("x", channels, *size, rng.randint(2, 8), signed),
+        target=spec("y", rows, *out, 8, True), kernel=kernel, stride=stride, padding=padding, dilation=dilation,
+        groups=groups, indices=indices, codebook=codebook, bias=np.array([rng.randint(-500, 500) for _ in range(rows)]),
+        scale=tuple(scale_terms(rng) for _ in range(rows)), shift=np.array([rng.randint(9, 14) for _ in range(rows)]),
+        qmin=rng.choice([-128, 0]), qmax=127)
+
+
+def reference(layer, x, max_shift, guard_bits):
+    """Accumulators and outputs by the definition, one product at a time; None where a window has no tap inside."""
+    truncate = max_shift - guard_bits
+    accs, outputs = np.zeros((2, *layer.target.shape), object)
+    per_group_in, per_group_out = (layer.source.channels // layer.groups, layer.target.channels // layer.groups)
+    for c, oy, ox in itertools.product(*map(range, layer.target.shape)):
+        products = []
+        inputs = range(per_group_in) if layer.op == "conv" else [c]
+        for ky, kx, ci in itertools.product(range(layer.kernel[0]), range(layer.kernel[1]), inputs):
+            y = oy * layer.stride[0] + ky * layer.dilation[0] - layer.padding[0]
+            x_ = ox * layer.stride[1] + kx * layer.dilation[1] - layer.padding[1]
+            if not (0 <= y < layer.source.height and 0 <= x_ < layer.source.width):
+                continue
+            if layer.op != "conv":
+                products.append(int(x[ci, y, x_]))
+                continue
+            value = int(x[c // per_group_out * per_group_in + ci, y, x_])
+            for term in layer.codebook[layer.indices[c, ci, ky, kx]]:
+                product = (value << term.shift) >> truncate
+                products.append(-product if term.neg else product)
+        if layer.op == "maxpool" and not products:
+            return None
+        acc = max(products) if layer.op == "maxpool" else sum(products)
+        scale = sum((-1) ** term.neg * 2**term.shift for term in layer.scale[c])
+        shift = int(layer.shift[c])
+        rounded = ((acc + int(layer.bias[c])) * scale * 2 + 2**shift) // 2 ** (shift + 1)
+        accs[c, oy, ox] = acc
+        outputs[c, oy, ox] = min(max(rounded, layer.qmin), layer.qmax)
+    return accs, outputs
+
+
+def random_input(rng, source, count=2):
+    low, high = source.range
+    values = [rng.choice([low, high, rng.randint(low, high)]) for _ in range(count * int(np.prod(source.shape)))]
+    return np.array(values).reshape(count, *source.shape)
+
+
+@pytest.mark.parametrize("guard_bits", [7, 4, 0])
+@pytest.mark.parametrize("op", ["conv", "maxpool", "avgpool"])
+def test_against_the_definition(op, guard_bits):
+    rng = random.Random(f"{SEED} {op} {guard_bits}")
+    checked = 0
+    for _ in range(40):
+        layer = random_layer(rng, op)
+        network = QuantizedNetwork(input=layer.source, layers=(layer,), guard_bits=guard_bits)
+        x = random_input(rng, layer.source)
+        expected = [reference(layer, image, 7, guard_bits) for image in x]
+        if expected[0] is None:
+            with pytest.raises(ModelError, match="wholly in the padding"):
+                golden.run(network, x)
+            continue
+        result = golden.run(network, x)
+        assert result.dtype == np.int64
+        np.testing.assert_array_equal(result, [outputs for _, outputs in expected])
+        raw_layer = dataclasses.replace(layer, raw=True, target=dataclasses.replace(layer.target, bits=32))
+        raw = golden.run(QuantizedNetwork(input=layer.source, layers=(raw_layer,), guard_bits=guard_bits), x)
+        np.testing.assert_array_equal(raw, [accs + layer.bias.reshape(-1, 1, 1) for accs, _ in expected])
+        checked += 1
+    assert checked > 20
+
+
+def dense(weights, *, bits=8, signed=False, guard_bits=7, acc_bits=24, raw=True, **changes):
+    """A fully connected layer with the given integer weights, each a sum of positive powers of two."""
+    weights = np.asarray(weights)
+    values = sorted({int(weight) for weight in weights.flat})
+    codebook = tuple(tuple(Term(value < 0, bit) for bit in range(16) if abs(value) >> bit & 1) for value in values)
+    rows, taps = weights.shape
+    fields = {
+        "name": "fc", "op": "conv", "source": spec("x", taps, 1, 1, bits, signed), "kernel": (1, 1),
+        "target": spec("y", rows, 1, 1, 32 if raw else 8, True), "codebook": codebook, "raw": raw,
+        "indices": np.searchsorted(values, weights).astype(np.uint8).reshape(rows, taps, 1, 1),
+        "bias": np.zeros(rows, np.int64), "scale": ((Term(False, 0),),) * rows, "shift": np.zeros(rows, np.int64),
+        "qmin": -128, "qmax": 127,
+    }
+    layer = Layer(**{**fields, **changes})
+    return QuantizedNetwork(input=layer.source, layers=(layer,), guard_bits=guard_bits, acc_bits=acc_bits)
+
+
+def test_sums_beyond_float32_are_exact():
+    # 2,001 products near 2**15 sum to an odd number above 2**24, which float32 can't hold.
+    network = dense(np.full((1, 2001), 255), acc_bits=32)
+    x = np.full((1, 2001, 1, 1), 255)
+    x[0, 0] = 254
+    assert golden.run(network, x).item() == 255 * (2000 * 255 + 254)
+
+
+@pytest.mark.parametrize(("acc", "shift", "rounded"), [
+    (5, 1, 3), (-5, 1, -2), (6, 2, 2), (-6, 2, -1), (7, 3, 1), (3, 3, 0), (4, 3, 1), (-4, 3, 0), (-5, 3, -1), (5, 0, 5),
+])
+def test_rounding_is_half_up(acc, shift, rounded):
+    network = dense([[1]], signed=True, raw=False, shift=np.array([shift]))
+    assert golden.run(network, np.array(acc).reshape(1, 1, 1, 1)).item() == rounded
+
+
+def test_clamp():
+    network = dense([[64], [-64]], raw=False, qmin=-100, qmax=90)
+    assert golden.run(network, np.array(255).reshape(1, 1, 1, 1)).flatten().tolist() == [90, -100]
+
+
+def test_scale_that_needs_more_than_64_bits():
+    terms = (Term(False, 0), Term(False, 31), Term(True, 62))
+    network = dense([[1]], raw=False, scale=(terms,), shift=np.array([58]))
+    x = np.arange(8).reshape(8, 1, 1, 1)
+    scale = 1 + 2**31 - 2**62
+    expected = [max(-128, (value * scale + 2**57) // 2**58) for value in range(8)]
+    assert golden.run(network, x).flatten().tolist() == expected
+
+
+def test_truncation_precedes_the_sign():
+    # -(x >> 7) differs from (-x) >> 7: 127 >> 7 is 0, and its negative too.
+    network = dense([[-1]], guard_bits=0)
+    x = np.array([127, 128, 255]).reshape(3, 1, 1, 1)
+    assert golden.run(network, x).flatten().tolist() == [0, -1, -1]
+    signed = dense([[-1]], guard_bits=0, signed=True)
+    assert golden.run(signed, np.array(-1).reshape(1, 1, 1, 1)).item() == 1
+
+
+def test_all_layers_by_name_and_in_chunks(monkeypatch):
+    first = dense([[1, 2], [3, -4]], raw=False, qmin=0).layers[0]
+    second = dataclasses.replace(dense([[1, 1]]).layers[0], name="last", source=first.target, target=spec("z", 1, 1, 1, 32, True))
+    network = QuantizedNetwork(input=first.source, layers=(first, second))
+    x = np.array([[5, 6], [7, 1], [0, 2]]).reshape(3, 2, 1, 1)
+    monkeypatch.setattr(golden, "CHUNK_ELEMENTS", 4)
+    outputs = golden.run(network, x, layers=True)
+    assert list(outputs) == ["fc", "last"]
+    assert outputs["fc"].reshape(3, 2).tolist() == [[17, 0], [9, 17], [4, 0]]
+    assert outputs["last"].flatten().tolist() == [17, 26, 4]
+    np.testing.assert_array_equal(golden.run(network, x), outputs["last"])
+
+
+def test_an_empty_batch_gives_an_empty_output():
+    assert golden.run(dense([[1, 2]]), np.zeros((0, 2, 1, 1), np.int64)).shape == (0, 1, 1, 1)
+
+
+def test_overflowing_accumulator_is_refused():
+    network = dense(np.full((1, 300), 128), acc_bits=16)
+    with pytest.raises(ModelError, match="layer fc: accumulator reaches 9792000, outside of 16 signed bits"):
+        golden.run(network, np.full((1, 300, 1, 1), 255))
+
+
+@pytest.mark.parametrize(("x", "message"), [
+    (np.zeros((1, 3, 1, 1), int), r"input x must have shape \(N, 2, 1, 1\), not \(1, 3, 1, 1\)"),
+    (np.zeros((1, 2, 1, 1)), "input x must be integers, not float64"),
+    (np.full((1, 2, 1, 1), 256), r"input x must lie between 0 and 255 \(8 bits, unsigned\), but holds 256"),
+    (np.full((1, 2, 1, 1), -1), "but holds -1"),
+])
+def test_bad_input(x, message):
+    with pytest.raises(ModelError, match=message):
+        golden.run(dense([[1, 2]]), x)
+
+
+def test_accuracy_takes_the_first_greatest_output():
+    from shiftwright.sw.data import Dataset
+
+    network = dense([[1, 0], [0, 1], [0, 1]], bits=8)
+    network = dataclasses.replace(network, input=dataclasses.replace(network.input, exponent=-8))
+    images = np.array([[9, 1], [1, 9], [4, 4]], np.uint8).reshape(3, 2, 1, 1)
+    dataset = Dataset(images, np.array([0, 1, 2]), "test", "test", ("a", "b", "c"))
+    assert golden.predict(network, images, batch=2).tolist() == [0, 1, 0]
+    assert golden.accuracy(network, dataset) == pytest.approx(2 / 3)
