@@ -71,6 +71,15 @@ class _LazyGroup(click.Group):
         _add_common_options(command)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # The reader ("| head") has what it wanted. Python must not fail again when it flushes at its end, and click
+            # would exit with 1, which means that a comparison failed.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -154,10 +163,6 @@ def main(argv: list[str] | None = None) -> int:
         return USAGE_EXIT
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", INTERRUPTED_EXIT)
-    except BrokenPipeError:
-        # The reader ("| head") has what it wanted; keep Python from failing again when it flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:  # noqa: BLE001  (the one place where everything ends)
         if os.environ.get("SHIFTWRIGHT_DEBUG"):
             traceback.print_exc()
