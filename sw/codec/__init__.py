@@ -1,0 +1,1 @@
+"""The weight codec: canonical Huffman codes over dictionary entries."""
