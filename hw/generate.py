@@ -1,0 +1,217 @@
+"""Write a design as Verilog, with a manifest that says what it is and how it was made.
+
+The same design and the same Yosys give the same bytes: no date, no path and no hash order gets into the files.
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from amaranth.back import rtlil
+from amaranth.hdl import Elaboratable
+from amaranth.lib import wiring
+
+from .arch.config import AcceleratorConfig
+from .arch.errors import ConfigError, ToolError
+from .yosys import run_yosys, tool_path, yosys_version
+
+__all__ = ["MemoryInfo", "WAIVERS", "accelerator", "design_memories", "generate", "rtlil_text", "verilog"]
+
+WAIVERS = """\
+`verilator_config
+// What "verilator --lint-only -Wall" says of machine-written Verilog and why it is no fault here.
+// Yosys writes all modules into one file, named after the top one.
+lint_off -rule DECLFILENAME
+// Amaranth computes sums and shifts one bit wider than the register that takes them: the carry is dropped on purpose.
+// Named signals that only rename another one are kept for the reader of waveforms.
+lint_off -rule UNUSEDSIGNAL
+// "x == 0" becomes "!x", and constants are written in as few bits as they need: widths differ, values do not.
+lint_off -rule WIDTHTRUNC
+lint_off -rule WIDTHEXPAND
+// FPGA registers have a power-up value, and a process that writes them: that is what an initial value means.
+lint_off -rule PROCASSINIT
+// A case without a default follows an assignment of the default in the same process.
+lint_off -rule CASEINCOMPLETE
+// Cases are tried in order; a later one that overlaps is the lower priority.
+lint_off -rule CASEOVERLAP
+"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MemoryInfo:
+    """A memory of a design, before synthesis.
+
+    Parameters
+    ----------
+    module : str
+        Module that it is in.
+    name : str
+        Its name there.
+    width, depth : int
+        Bits a word, words.
+    """
+
+    module: str
+    name: str
+    width: int
+    depth: int
+
+
+def accelerator(config: AcceleratorConfig) -> wiring.Component:
+    """The accelerator of a configuration, a fresh Amaranth component."""
+    from .core import Accelerator
+
+    component: wiring.Component = Accelerator(config)
+    return component
+
+
+def rtlil_text(component: Elaboratable, *, name: str = "top") -> str:
+    """A component as RTLIL, without memory contents that are all zero.
+
+    Amaranth gives every memory an initial content. That would cost a line of Verilog a word, and no RAM without
+    initialization (iCE40's SPRAM) could hold it. A design must therefore not count on a memory being zero at power-up;
+    contents that are not all zero are kept.
+    """
+    try:
+        text: str = rtlil.convert(component, name=name, emit_src=False)
+    except RecursionError:
+        raise ConfigError(f"{name}: the design is nested too deeply to be written as RTLIL") from None
+    return _ZERO_CONTENT.sub("\n", text)
+
+
+_ZERO_CONTENT = re.compile(r"\n  cell \$meminit_v2 [^\n]*\n(?:    [^\n]*\n)*?    connect \\DATA \d+'0+\n(?:    [^\n]*\n)*  end\n")
+
+
+def verilog(component: Elaboratable, *, name: str = "top") -> str:
+    """A component as Verilog text.
+
+    Parameters
+    ----------
+    component : Elaboratable
+        With a signature; its flattened ports (joined by ``__``), ``clk`` and ``rst`` are the top module's ports.
+    name : str
+        Of the top module.
+
+    Returns
+    -------
+    str
+        All modules; the top one is called ``name``, the others ``name.<instance path>``.
+
+    Raises
+    ------
+    ToolError
+        If Yosys is missing or fails.
+    """
+    return _to_verilog(rtlil_text(component, name=name))
+
+
+def design_memories(text: str) -> list[MemoryInfo]:
+    """The memories in RTLIL text, in its order."""
+    memories, module = [], ""
+    for line in text.splitlines():
+        if line.startswith("module "):
+            module = line.split()[1].removeprefix("\\")
+        elif line.startswith("  memory "):
+            words = line.split()
+            memories.append(MemoryInfo(module=module, name=words[-1].removeprefix("\\"),
+                                       width=int(words[words.index("width") + 1]),
+                                       depth=int(words[words.index("size") + 1])))
+    return memories
+
+
+def generate(source: AcceleratorConfig | wiring.Component, directory: str | Path, *,
+             name: str = "accelerator") -> dict[str, object]:
+    """Write ``<name>.v``, ``<name>.vlt`` (lint waivers) and ``<name>.json`` (the manifest) into ``directory``.
+
+    Parameters
+    ----------
+    source : AcceleratorConfig or wiring.Component
+        A configuration stands for its accelerator. Of a component, an attribute ``config`` goes into the manifest.
+    directory : path
+        Created when it does not exist. Each file is written whole or not at all, the manifest last.
+    name : str
+        Of the files and of the top module.
+
+    Returns
+    -------
+    dict
+        The manifest: ``name``, ``config``, ``fingerprint``, ``ports``, ``clock``, ``memories``, ``files`` (SHA-256 of each)
+        and ``tools``.
+
+    Raises
+    ------
+    ConfigError
+        If ``name`` is no Verilog identifier.
+    ToolError
+        If Yosys is missing or fails, or ``directory`` can't be written.
+    """
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ConfigError(f"the name of the top module must be a Verilog identifier, not {name!r}")
+    component = accelerator(source) if isinstance(source, AcceleratorConfig) else source
+    config = getattr(component, "config", None)
+    text = rtlil_text(component, name=name)
+    files = {f"{name}.v": _to_verilog(text), f"{name}.vlt": WAIVERS}
+    manifest: dict[str, object] = {
+        "name": name,
+        "config": config.to_dict() if isinstance(config, AcceleratorConfig) else None,
+        "fingerprint": f"{config.fingerprint:08x}" if isinstance(config, AcceleratorConfig) else None,
+        "clock": {"clock": "clk", "reset": "rst", "edge": "rising", "reset_kind": "synchronous, active high"},
+        "ports": _ports(component),
+        "memories": [dataclasses.asdict(memory) for memory in design_memories(text)],
+        "files": {file: hashlib.sha256(content.encode()).hexdigest() for file, content in files.items()},
+        "tools": {"shiftwright": importlib.metadata.version("shiftwright"),
+                  "amaranth": importlib.metadata.version("amaranth"),
+                  "yosys": yosys_version(tool_path("yosys")).removeprefix("yosys ")},
+    }
+    files[f"{name}.json"] = json.dumps(manifest, indent=2) + "\n"
+    _write_all(Path(directory), files)
+    return manifest
+
+
+def _to_verilog(text: str) -> str:
+    strip = " ".join(f"-remove {attribute}" for attribute in
+                     ("generator", "top", "src", "amaranth.hierarchy", "amaranth.decoding"))
+    # "proc" without its mux and ROM steps keeps Amaranth's case statements; memories become arrays.
+    script = (f"read_rtlil design.il\nproc -nomux -norom\nmemory_collect\nopt_clean\nattrmap {strip}\n"
+              f"attrmap -modattr {strip}\nwrite_verilog -norename design.v\n")
+    with tempfile.TemporaryDirectory(prefix="shiftwright-verilog-") as folder:
+        path = Path(folder)
+        (path / "design.il").write_text(text)
+        run_yosys(script, path)
+        lines = (path / "design.v").read_text().splitlines()
+    tool = yosys_version(tool_path("yosys"))
+    head = f"// Generated by Shiftwright {importlib.metadata.version('shiftwright')} ({tool}). Do not edit."
+    return "\n".join([head, *lines[1:]]) + "\n"
+
+
+def _ports(component: wiring.Component) -> list[dict[str, object]]:
+    ports: list[dict[str, object]] = []
+    for path, member, value in component.signature.flatten(component):
+        if member.flow == wiring.In:
+            direction = "input"
+        else:
+            direction = "output"
+        ports.append({"name": "__".join(map(str, path)), "direction": direction, "width": len(value)})
+    return ports
+
+
+def _write_all(directory: Path, files: dict[str, str]) -> None:
+    partial = None
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        partial = tempfile.mkdtemp(dir=directory, prefix=".writing-")
+        for file, content in files.items():
+            Path(partial, file).write_text(content)
+        for file in files:
+            os.replace(Path(partial, file), directory / file)
+    except OSError as error:
+        raise ToolError(f"{directory}: can't write: {error.strerror}") from None
+    finally:
+        if partial:
+            shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,173 @@
+"""cocotb bench: run images on the whole accelerator and compare every layer's output, value by value.
+
+Given: ``image`` (bytes of a ``.swi``), ``inputs`` (N, C, H, W), ``expected_<k>`` (N, C, H, W) for each layer k that is
+compared, ``names`` (of the layers), ``per_layer``, ``limit`` (cycles a layer may take).
+Returns: ``cycles`` (N,), ``layer_cycles`` (N, L; zeros unless ``per_layer``), ``compared`` (values).
+"""
+
+from typing import Any
+
+import cocotb
+import numpy as np
+from cocotb.triggers import First, RisingEdge, Timer
+
+from ...hw.arch.bus import Control, Region, Register
+from ...hw.arch.errors import MismatchError
+from ...sw.compiler.layout import pack_activations, unpack_activations
+from ...sw.compiler.placement import TensorPlacement
+from ...sw.image import Image
+from ..bus import address, bank_address, start_clock, status_of
+from ..harness import BURST_WORDS
+from ..runner import bench_data, bench_result
+
+PERIOD_NS = 10
+
+
+class HarnessDriver:
+    """Bursts of bus words through the ports of :class:`shiftwright.sim.harness.Harness`."""
+
+    def __init__(self, dut: Any) -> None:
+        self.dut = dut
+        self._edge, self._ended = RisingEdge(dut.clk), RisingEdge(dut.ended)
+
+    async def _burst(self, write: bool, bus_address: int, count: int) -> None:
+        dut = self.dut
+        dut.write.value, dut.addr.value, dut.count.value, dut.start.value = int(write), bus_address, count, 1
+        await self._edge
+        dut.start.value = 0
+        limit = Timer(64 * count * PERIOD_NS, unit="ns")
+        if await First(self._ended, limit) is limit:
+            raise MismatchError(f"the word bus did not answer: {'write' if write else 'read'} of {count} words at "
+                                f"{bus_address:#08x}")
+        await self._edge
+
+    async def write(self, bus_address: int, words: np.ndarray) -> None:
+        """Write words to consecutive addresses."""
+        for at in range(0, len(words), BURST_WORDS):
+            part = np.asarray(words[at:at + BURST_WORDS]).astype("<u2")
+            self.dut.w_words.value = int.from_bytes(part.tobytes(), "little")
+            await self._burst(True, bus_address + at, len(part))
+
+    async def read(self, bus_address: int, count: int) -> np.ndarray:
+        """Read words from consecutive addresses, uint16."""
+        parts = []
+        for at in range(0, count, BURST_WORDS):
+            size = min(BURST_WORDS, count - at)
+            await self._burst(False, bus_address + at, size)
+            digits = str(self.dut.r_words.value)[:16 * size]
+            bad = [k for k in range(size) if not set(digits[16 * k:16 * k + 16]) <= {"0", "1"}]
+            if bad:
+                # The words stand last to first.
+                raise MismatchError(f"bus address {bus_address + at + size - 1 - bad[-1]:#08x} reads undefined bits "
+                                    f"({digits[16 * bad[-1]:16 * bad[-1] + 16]})")
+            parts.append(np.frombuffer(int(digits, 2).to_bytes(2 * size, "little"), "<u2"))
+        return np.concatenate(parts)
+
+    async def register(self, register: Register) -> int:
+        """Read a register."""
+        return int((await self.read(address(Region.REGISTERS, register), 1))[0])
+
+    async def control(self, control: Control) -> None:
+        """Write the control register."""
+        await self.write(address(Region.REGISTERS, Register.CONTROL), np.array([int(control)]))
+
+    async def write_tensor(self, placement: TensorPlacement, image: Image, x: np.ndarray) -> None:
+        """Write an input tensor (C, H, W) into the banks."""
+        bank, offset, byte = pack_activations(placement, image.config, x)
+        for number in range(image.config.lanes):
+            mine = bank == number
+            for run in np.split(np.arange(mine.sum()), np.flatnonzero(np.diff(offset[mine]) != 1) + 1):
+                if len(run):
+                    await self.write(bank_address(number, int(offset[mine][run[0]])), byte[mine][run])
+
+    async def read_tensor(self, placement: TensorPlacement, image: Image) -> np.ndarray:
+        """Read a tensor out of the banks: int32 (C, H, W)."""
+        size = placement.steps(image.config).size
+        banks = np.zeros((image.config.lanes, placement.base + size), dtype=np.int64)
+        for number in range(image.config.lanes):
+            banks[number, placement.base:] = await self.read(bank_address(number, placement.base), size)
+        return unpack_activations(placement, image.config, banks)
+
+
+def compare(found: np.ndarray, expected: np.ndarray, *, image: int, layer: str) -> None:
+    """Raise :class:`MismatchError` at the first difference of two tensors (C, H, W)."""
+    different = np.argwhere(found != expected)
+    if len(different):
+        channel, row, column = (int(index) for index in different[0])
+        raise MismatchError(
+            f"image {image}, layer {layer}, channel {channel}, row {row}, column {column}: the RTL gives "
+            f"{found[channel, row, column]}, the reference {expected[channel, row, column]} "
+            f"({len(different)} of {found.size} values of this layer differ)")
+
+
+async def _layer_end(dut: Any, driver: HarnessDriver, limit: int, where: str) -> bool:
+    """Wait for the end of a layer or of the run; True at the end of the run."""
+    done, layer, late = RisingEdge(dut.done), RisingEdge(dut.layer_done), Timer(limit * PERIOD_NS, unit="ns")
+    event = await First(done, layer, late)
+    if event is late:
+        raise MismatchError(f"{where}: neither layer nor run ended within {limit} cycles")
+    await RisingEdge(dut.clk)
+    return event is done or bool(int(dut.done.value))
+
+
+async def _check_status(driver: HarnessDriver, where: str) -> None:
+    busy, done, status = status_of(await driver.register(Register.STATUS))
+    if busy or not done or status:
+        at = await driver.register(Register.ERROR_LAYER), await driver.register(Register.ERROR_ROW)
+        raise MismatchError(f"{where}: the run ended with status {status.name}, busy {busy:d}, done {done:d}, "
+                            f"in layer {at[0]}, row {at[1]}")
+
+
+@cocotb.test()
+async def every_layer_is_bit_exact(dut: Any) -> None:
+    """Load the model once; write, run and compare image after image."""
+    given = bench_data()
+    image = Image.from_bytes(given["image"].tobytes())
+    driver = HarnessDriver(dut)
+    dut.start.value, dut.pause.value = 0, int(given["per_layer"])
+    await start_clock(dut, period_ns=PERIOD_NS)
+
+    identity = [await driver.register(register) for register in (Register.FINGERPRINT_LO, Register.FINGERPRINT_HI)]
+    if identity[0] | identity[1] << 16 != image.config.fingerprint:
+        raise MismatchError(f"the device says configuration {identity[1]:04x}{identity[0]:04x}, the image was made for "
+                            f"{image.config.fingerprint:08x}")
+    await driver.write(address(Region.MODEL, 0), image.words)
+    loaded = await driver.read(address(Region.MODEL, 0), min(len(image.words), 4 * BURST_WORDS))
+    if not np.array_equal(loaded, image.words[:len(loaded)]):
+        raise MismatchError(f"model memory word {int(np.flatnonzero(loaded != image.words[:len(loaded)])[0])} does not "
+                            f"read back as written")
+
+    names, count = given["names"], len(given["inputs"])
+    cycles, layer_cycles = np.zeros(count, np.int64), np.zeros((count, len(names)), np.int64)
+    compared = 0
+    for number in range(count):
+        await driver.write_tensor(image.input, image, given["inputs"][number])
+        await driver.control(Control.START)
+        before, ended = 0, False
+        for layer in range(len(names)) if given["per_layer"] else [len(names) - 1]:
+            where = f"image {number}, layer {names[layer]}"
+            while not ended:
+                ended = await _layer_end(dut, driver, given["limit"], where)
+                if given["per_layer"]:
+                    break
+            if ended:
+                await _check_status(driver, where)
+            now = int(dut.run_cycles.value)
+            layer_cycles[number, layer], before = now - before, now
+            found = await driver.read_tensor(image.placements[layer], image)
+            expected = given.get(f"expected_{layer}")
+            if expected is not None:
+                compare(found, expected[number], image=number, layer=names[layer])
+                compared += found.size
+            if given["per_layer"] and not ended:
+                dut.pause.value = 0
+                await RisingEdge(dut.clk)
+                dut.pause.value = 1
+        if not ended:
+            ended = await _layer_end(dut, driver, given["limit"], f"image {number}, after the last layer")
+            if not ended:
+                raise MismatchError(f"image {number}: more layers ran than the {len(names)} of the image")
+            await _check_status(driver, f"image {number}, after the last layer")
+        counted = await driver.register(Register.CYCLES_LO), await driver.register(Register.CYCLES_HI)
+        cycles[number] = int(dut.run_cycles.value) if given["per_layer"] else counted[0] | counted[1] << 16
+    bench_result({"cycles": cycles, "layer_cycles": layer_cycles, "compared": compared})
