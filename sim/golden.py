@@ -238,9 +238,14 @@ def _requantize(layer: Layer, acc: "torch.Tensor") -> "torch.Tensor":
     if layer.raw:
         _check_width(layer, total, RAW_BITS, "raw output")
         return total
-    output = torch.empty_like(total)
+    alike: dict[tuple[tuple[Term, ...], int], list[int]] = defaultdict(list)
     for channel, (terms, shift) in enumerate(zip(layer.scale, layer.shift.tolist(), strict=True)):
-        output[:, channel] = _rescale(layer, total[:, channel], terms, int(shift))
+        alike[terms, shift].append(channel)
+    if len(alike) == 1:
+        return _rescale(layer, total, *next(iter(alike)))
+    output = torch.empty_like(total)
+    for (terms, shift), channels in alike.items():
+        output[:, channels] = _rescale(layer, total[:, channels], terms, shift)
     return output
 
 
