@@ -1,0 +1,66 @@
+"""``shiftwright compile``: a compressed network becomes an image for one accelerator."""
+
+from pathlib import Path
+
+import click
+
+from ._describe import configuration, emit_with_layers
+
+
+@click.command()
+@click.argument("network", type=click.Path(path_type=Path), metavar="FILE.swc")
+@click.option("--board", metavar="NAME", help="Compile for a board's accelerator; 'shiftwright boards' lists them.")
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml",
+              help="Compile for the accelerator that this file describes.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE.swi",
+              help="Where to write the image (default: the network's name with .swi).")
+def command(network: Path, board: str | None, config: Path | None, output: Path | None) -> None:
+    """Compile a compressed network (.swc) to an image (.swi) for one accelerator.
+
+    The image holds everything that the accelerator reads: descriptors, tables, Huffman-coded weights, biases and
+    scales. It runs only on the configuration it was compiled for, given by --board or --config; without both, the
+    default configuration (4 x 4 lanes). A network that is too large, or whose accumulators could overflow, is refused,
+    and the message says what would make it fit.
+
+    \b
+    Printed for each layer:
+        alphabet     kind of dictionary that gave the smallest layer
+        bytes        all of it: descriptor, tables, dictionary, parameters, streams
+        bits/weight  those bytes over the layer's weights
+        acc bits     accumulator width that the layer needs at most, proven
+        cycles       predicted clock cycles
+
+    The ratio is the float32 size of the original parameters over the size of the whole file.
+
+    \b
+    Examples:
+        shiftwright compile digits.swc
+        shiftwright compile lenet5.swc --board ulx3s-85f -o lenet5.swi
+        shiftwright compile lenet5.swc --config wide.toml -o lenet5.swi --json
+    """
+    from ..compiler.compile import compile_detailed
+    from ..network import QuantizedNetwork
+
+    target = configuration(board, config)
+    compilation = compile_detailed(QuantizedNetwork.load(network), target)
+    output = network.with_suffix(".swi") if output is None else output
+    compilation.image.save(output)
+    layers = [{
+        "layer": layer.name, "op": layer.op, "alphabet": layer.alphabet, "bytes": layer.bytes,
+        "bits/weight": None if layer.bits_per_weight is None else round(layer.bits_per_weight, 3),
+        "acc_bits": layer.proof.bits, "cycles": layer.cycles.total,
+    } for layer in compilation.layers]
+    emit_with_layers({
+        "image": str(output),
+        "lanes": target.name,
+        "fingerprint": f"0x{target.fingerprint:08x}",
+        "bytes": compilation.size,
+        "bytes_outside_layers": compilation.overhead,
+        "ratio": round(compilation.ratio, 2),
+        "bits_per_weight": round(compilation.bits_per_weight, 3) if compilation.parameters else None,
+        "model_words": int(compilation.image.words.size),
+        "model_words_available": target.weight_depth,
+        "activation_addresses": compilation.peak,
+        "activation_addresses_available": target.act_depth,
+        "predicted_cycles": compilation.cycles,
+    }, layers, title="Image")

@@ -1,0 +1,120 @@
+"""``shiftwright info``: what a file is and what is in it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ._describe import emit_with_layers
+
+if TYPE_CHECKING:
+    from ..compiler.placement import TensorPlacement
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+def command(file: Path) -> None:
+    """Describe any Shiftwright file.
+
+    \b
+    FILE is one of
+        .swi          an image: its accelerator, tensors, layers and predicted cycles
+        .swc          a compressed network: arithmetic, layers, recipe
+        .safetensors  a float checkpoint: network, accuracy, tensors
+        .toml         an accelerator configuration: parameters and fingerprint
+
+    The kind is found from the contents (a configuration by its suffix). A damaged file is refused with what is wrong
+    and where.
+
+    \b
+    Examples:
+        shiftwright info digits.swi
+        shiftwright info digits.swc --json
+    """
+    from ...hw.arch.errors import ModelError
+
+    try:
+        with open(file, "rb") as handle:
+            head = handle.read(4)
+    except OSError as error:
+        raise ModelError(f"{file}: can't read: {error.strerror}; give an existing file") from None
+    if file.suffix == ".toml":
+        result, layers = _configuration(file)
+    elif head == b"SWI1" or file.suffix == ".swi":
+        result, layers = _image(file)
+    else:
+        result, layers = _tensors(file)
+    emit_with_layers({"file": str(file), **result}, layers, title=file.name,
+                     layers_title="Tensors" if result["kind"] == "float checkpoint" else "Layers")
+
+
+def _configuration(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    from ...hw.arch.config import AcceleratorConfig
+
+    config = AcceleratorConfig.from_toml(file)
+    return {"kind": "accelerator configuration", "lanes": config.name, "fingerprint": f"0x{config.fingerprint:08x}",
+            **config.to_dict()}, []
+
+
+def _image(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    from ...hw.arch.config import AcceleratorConfig
+    from ..compiler.cycles import predict
+    from ..image import Image
+
+    image = Image.load(file)
+    defaults = AcceleratorConfig().to_dict()
+    changed = {name: value for name, value in image.config.to_dict().items() if value != defaults[name]}
+    cycles = predict(image)
+    layers = [{
+        "layer": number, "rows": layer.fields["rows"], "kernel": "x".join(map(str, layer.kernel)),
+        "channels": layer.fields["channels"], "output": "x".join(map(str, place.shape)),
+        "flags": " ".join(str(flag.name) for flag in layer.flags) or "-",
+        "entries": int(layer.parts["code_table"].sum()), "bytes": 2 * layer.words, "cycles": predicted.total,
+    } for number, (layer, place, predicted) in enumerate(zip(image.layers, image.placements, cycles, strict=True))]
+
+    def tensor(place: TensorPlacement) -> str:
+        return (f"{'x'.join(map(str, place.shape))}, {place.bits} bits {'signed' if place.signed else 'unsigned'}, "
+                f"integer x 2^{place.exponent}")
+
+    return {"kind": "image", "lanes": image.config.name, "fingerprint": f"0x{image.config.fingerprint:08x}",
+            "configuration": changed or "default", "input": tensor(image.input), "output": tensor(image.output), "bytes": file.stat().st_size,
+            "model_words": int(image.words.size), "predicted_cycles": sum(layer.total for layer in cycles)}, layers
+
+
+def _tensors(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    import json
+
+    from safetensors import SafetensorError, safe_open
+
+    from ...hw.arch.errors import ModelError
+    from ..network import FORMAT
+
+    try:
+        with safe_open(str(file), framework="numpy") as handle:
+            structure = json.loads((handle.metadata() or {}).get("shiftwright", "{}"))
+            slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118  (not a mapping)
+            tensors = [{"tensor": name, "type": part.get_dtype(), "shape": "x".join(map(str, part.get_shape())) or "1"}
+                       for name, part in slices.items()]
+    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ModelError(f"{file}: neither an image, a compressed network, a checkpoint nor a configuration, or "
+                         f"damaged: {error}; give a .swi, .swc, .safetensors or .toml file") from None
+    if isinstance(structure, dict) and structure.get("format") == FORMAT:
+        return _network(file)
+    known = structure if isinstance(structure, dict) else {}
+    return {"kind": "float checkpoint", **known, "bytes": file.stat().st_size}, tensors
+
+
+def _network(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    from ..network import QuantizedNetwork
+
+    network = QuantizedNetwork.load(file)
+    layers = [{
+        "layer": layer.name, "op": layer.op, "kernel": "x".join(map(str, layer.kernel)),
+        "stride": "x".join(map(str, layer.stride)), "output": "x".join(map(str, layer.target.shape)),
+        "bits": layer.target.bits, "weights": 0 if layer.indices is None else int(layer.indices.size),
+        "levels": len(layer.codebook), "terms": max((len(terms) for terms in layer.codebook), default=1),
+    } for layer in network.layers]
+    shape = "x".join(map(str, network.input.shape))
+    return {"kind": "compressed network", "input": f"{shape}, {network.input.bits} bits, integer x "
+            f"2^{network.input.exponent}", "parameters": network.parameters, "max_shift": network.max_shift,
+            "guard_bits": network.guard_bits, "acc_bits": network.acc_bits, **network.metadata}, layers

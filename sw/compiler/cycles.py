@@ -1,0 +1,119 @@
+"""Clock cycles that a layer takes, predicted from its image words.
+
+The model is the datapath's: tables load at one word a cycle; then every micro-operation takes a cycle in every pixel
+block; a row is replayed from the row buffer for every block after the first; and a pass over a row can't be shorter
+than the drain of the accumulators of the pass before, since the accumulators are double-buffered.
+"""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...hw.arch.config import AcceleratorConfig
+from ...hw.arch.errors import ImageError
+from ...hw.arch.image import DESCRIPTOR_WORDS, WATCHDOG_UNIT, Flag
+from ..codec.bitstream import decode_rows
+from ..codec.huffman import CanonicalCode
+from .descriptor import LayerView
+from .placement import RAW_BYTES
+
+if TYPE_CHECKING:
+    from ..image import Image
+
+__all__ = ["LayerCycles", "layer_cycles", "predict", "watchdog"]
+
+REPLAY_BUBBLES = 2
+"""Cycles lost at the turn of a row pass when the row is replayed for several blocks."""
+DRAIN_PER_VALUE = 1
+"""Cycles to write one byte of one lane's output."""
+PIPELINE = 20
+"""Cycles to fill and empty the pipeline, once a layer."""
+WATCHDOG_FACTOR = 2
+"""How many times its prediction a layer may take before the watchdog ends the run."""
+WATCHDOG_SLACK = 2 * WATCHDOG_UNIT
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LayerCycles:
+    """Predicted cycles of one layer.
+
+    Parameters
+    ----------
+    load : int
+        Descriptor, tables and dictionary.
+    compute : int
+        Passes over rows, all pixel blocks, drain included.
+    operations : int
+        Micro-operations issued: the cycles of a datapath without bubbles, drain and load.
+    """
+
+    load: int
+    compute: int
+    operations: int
+
+    @property
+    def total(self) -> int:
+        """All cycles of the layer."""
+        return self.load + self.compute
+
+
+def layer_cycles(config: AcceleratorConfig, *, kernel: tuple[int, int], dict_words: int, out: tuple[int, int],
+                 raw: bool, row_operations: np.ndarray) -> LayerCycles:
+    """Predict one layer.
+
+    Parameters
+    ----------
+    kernel : (int, int)
+        Height and width.
+    dict_words : int
+        Words of the dictionary.
+    out : (int, int)
+        Height and width of the output map.
+    raw : bool
+        Whether outputs are raw accumulators.
+    row_operations : int64 array (output channels,)
+        Micro-operations of each row, end of row included.
+    """
+    blocks = -(-out[0] // config.lanes_y) * -(-out[1] // config.lanes_x)
+    load = DESCRIPTOR_WORDS + 3 * (kernel[0] + kernel[1]) + config.max_code_bits + dict_words
+    drain = config.lanes * DRAIN_PER_VALUE * (RAW_BYTES if raw else 1)
+    passes = np.maximum(np.asarray(row_operations, np.int64) + (REPLAY_BUBBLES if blocks > 1 else 0), drain)
+    return LayerCycles(load=load, compute=blocks * int(passes.sum()) + PIPELINE,
+                       operations=blocks * int(np.sum(row_operations)))
+
+
+def watchdog(cycles: LayerCycles) -> int:
+    """The descriptor's watchdog field: generous, and no more than its 16 bits (the greatest field is 268 M cycles)."""
+    return min(0xFFFF, (WATCHDOG_FACTOR * cycles.total + WATCHDOG_SLACK) // WATCHDOG_UNIT)
+
+
+def predict(image: "Image") -> tuple[LayerCycles, ...]:
+    """Predict every layer of a compiled image, by decoding its streams.
+
+    Raises
+    ------
+    ImageError
+        If a stream can't be decoded.
+    """
+    return tuple(layer_cycles(
+        image.config, kernel=layer.kernel, dict_words=layer.fields["dict_words"],
+        out=(layer.fields["out_h"], layer.fields["out_w"]), raw=Flag.RAW in layer.flags,
+        row_operations=_row_operations(layer)) for layer in image.layers)
+
+
+def _row_operations(layer: LayerView) -> np.ndarray:
+    """Micro-operations of each output channel's row, int64 (channels,)."""
+    ends = np.flatnonzero(layer.parts["dictionary"] >> 2 & 1)
+    lengths = np.diff(ends, prepend=-1)
+    code = CanonicalCode.from_counts(layer.parts["code_table"])
+    if lengths.size != code.size:
+        raise ImageError(f"a dictionary must have an entry for each of its {code.size} codewords, not {lengths.size}; "
+                         f"compile the network again")
+    shared = Flag.SHARED_ROW in layer.flags
+    channels = layer.fields["rows"]
+    symbols = decode_rows(layer.parts["stream_a"], layer.parts["stream_b"], code, layer.fields["eor"],
+                          1 if shared else channels)
+    starts = np.flatnonzero(symbols == layer.fields["eor"])[:-1] + 1
+    operations = np.add.reduceat(lengths[symbols], np.concatenate(([0], starts)))
+    return np.broadcast_to(operations, channels)

@@ -1,0 +1,132 @@
+"""The parameter words of a layer: biases and scales (``docs/image.md`` "Parameters")."""
+
+import dataclasses
+
+import numpy as np
+
+from ...hw.arch.errors import CapacityError, ModelError
+from ...hw.arch.image import SCALE_EXTRA_MAX, SCALE_SHIFT_BITS, Flag
+from ..network import Layer
+
+__all__ = ["Parameters", "Scales", "pack_parameters"]
+
+MAX_STEP = 31
+"""Largest right shift before a further scale term (5 bits)."""
+MAX_FINAL = (1 << SCALE_SHIFT_BITS) - 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Scales:
+    """Requantization scales in the order of the hardware's Horner steps.
+
+    Parameters
+    ----------
+    negative : bool array (channels, 1 + SCALE_EXTRA_MAX)
+        Signs of the terms.
+    step : int64 array (channels, 1 + SCALE_EXTRA_MAX)
+        Right shift before each term; 0 for the first.
+    count : int64 array (channels,)
+        Terms, 1 to 4.
+    final : int64 array (channels,)
+        Final right shift.
+    """
+
+    negative: np.ndarray
+    step: np.ndarray
+    count: np.ndarray
+    final: np.ndarray
+
+    @classmethod
+    def of(cls, layer: Layer) -> "Scales":
+        """Check and order a layer's scales; a raw layer has none, written as one term and no shift.
+
+        Raises
+        ------
+        ModelError
+            If a scale breaks a rule of :class:`~shiftwright.sw.network.Layer`; names layer and channel.
+        """
+        rows = layer.target.channels
+        width = 1 + SCALE_EXTRA_MAX
+        negative, exponent = np.zeros((rows, width), bool), np.zeros((rows, width), np.int64)
+        count, final = np.ones(rows, np.int64), np.zeros(rows, np.int64)
+        if layer.raw:
+            return cls(negative=negative, step=exponent, count=count, final=final)
+        if len(layer.scale) != rows or np.shape(layer.shift) != (rows,):
+            raise ModelError(f"layer {layer.name}: scale and shift must have one value for each of the {rows} output "
+                             f"channels, not {len(layer.scale)} and {np.shape(layer.shift)}; compress the network "
+                             f"again")
+        for channel, terms in enumerate(layer.scale):
+            where = f"layer {layer.name}, channel {channel}: its scale"
+            if not 1 <= len(terms) <= width:
+                raise ModelError(f"{where} must have 1 to {width} terms, not {len(terms)}; approximate it with fewer")
+            shifts = [term.shift for term in terms]
+            if shifts[0] != 0 or any(not 1 <= b - a <= MAX_STEP for a, b in zip(shifts, shifts[1:], strict=False)):
+                raise ModelError(f"{where} must have exponents from 0 that rise by 1 to {MAX_STEP}, not {shifts}"
+                                 f"; divide the scale by its lowest power of two and lower the shift")
+            shift = int(layer.shift[channel])
+            if not (shifts[-1] < shift if len(terms) > 1 else shift >= 0) or shift - shifts[-1] > MAX_FINAL:
+                raise ModelError(f"{where} has shift {shift}, which must be above its greatest exponent {shifts[-1]} "
+                                 f"(not negative for one term) and at most {shifts[-1] + MAX_FINAL}; rescale the layer")
+            count[channel], final[channel] = len(terms), shift - shifts[-1]
+            for number, term in enumerate(terms):
+                negative[channel, number], exponent[channel, number] = term.neg, term.shift
+        step = np.diff(exponent, axis=1, prepend=0)
+        step[np.arange(width)[None, :] >= count[:, None]] = 0
+        return cls(negative=negative, step=step, count=count, final=final)
+
+    @property
+    def shared(self) -> bool:
+        """Whether all channels agree."""
+        return all(bool((part == part[:1]).all()) for part in (self.negative, self.step, self.count, self.final))
+
+    def words(self, channel: int) -> list[int]:
+        """The scale words of one channel."""
+        extra = int(self.count[channel]) - 1
+        terms = [int(step) | int(neg) << 5 for step, neg in
+                 zip(self.step[channel, 1:1 + extra], self.negative[channel, 1:1 + extra], strict=True)]
+        terms += [0] * (len(terms) % 2)
+        return [int(self.final[channel]) | extra << SCALE_SHIFT_BITS | int(self.negative[channel, 0]) << 8,
+                *(low | high << 8 for low, high in zip(terms[::2], terms[1::2], strict=True))]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Parameters:
+    """Parameter words (uint16) and the flags that say how to read them."""
+
+    words: np.ndarray
+    flags: Flag
+
+
+def pack_parameters(layer: Layer, scales: Scales) -> Parameters:
+    """Biases and scales of `layer` as words, in the smallest of the layouts that hold them.
+
+    Raises
+    ------
+    CapacityError
+        If a bias does not fit 32 bits.
+    ModelError
+        If there is not one bias for each output channel.
+    """
+    rows = layer.target.channels
+    bias = np.asarray(layer.bias, np.int64)
+    if bias.shape != (rows,):
+        raise ModelError(f"layer {layer.name}: bias must have one value for each of the {rows} output channels, not "
+                         f"shape {bias.shape}; compress the network again")
+    flags = Flag(0)
+    columns = np.empty((rows, 0), np.int64)
+    if bias.any():
+        flags |= Flag.BIAS
+        columns = bias[:, None]
+        if bias.min() < -(1 << 15) or bias.max() >= 1 << 15:
+            worst = int(np.abs(bias).argmax())
+            if bias.min() < -(1 << 31) or bias.max() >= 1 << 31:
+                raise CapacityError(f"layer {layer.name}, channel {worst}: a bias must fit 32 bits, not {bias[worst]}; "
+                                    f"use weights with fewer fractional bits (a lower max_shift)")
+            flags |= Flag.WIDE_BIAS
+            columns = np.stack((bias, bias >> 16), axis=1)
+    columns = columns & 0xFFFF
+    if scales.shared:
+        words = np.concatenate((np.array(scales.words(0), np.int64), columns.ravel()))
+        return Parameters(words=words.astype(np.uint16), flags=flags | Flag.SHARED_SCALE)
+    parts = [word for channel in range(rows) for word in (*columns[channel].tolist(), *scales.words(channel))]
+    return Parameters(words=np.array(parts, dtype=np.uint16), flags=flags)

@@ -1,0 +1,156 @@
+"""The overflow proof: bounds of every value that a layer's datapath can take, from its actual weights.
+
+Let ``[low_e, high_e]`` be the range of codebook entry e's contribution over all activations that can occur, 0 (a tap
+in the padding) included. Then ``low_e <= 0 <= high_e``, and a row's sum over any prefix of its taps lies between the
+sums of all its ``low_e`` and all its ``high_e``. Within a tap a partial sum can exceed the tap's own range (7x = 8x - x
+passes through 8x); the largest such excess is added once, since only one tap is in the making at a time.
+
+Requantization is monotonic in ``t = acc + bias`` at every step, because nested floors of ``t`` times a partial scale
+are one floor; so the values at both ends of t's range bound all others exactly.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from ...hw.arch.config import AcceleratorConfig
+from ...hw.arch.errors import OverflowProofError
+from ..network import Layer, Term
+from .parameters import Scales
+from .placement import RAW_BITS
+
+__all__ = ["HEADROOM", "Proof", "accumulator_range", "prove"]
+
+HEADROOM = 2
+"""Bits that the requantizer is wider than the accumulator."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Proof:
+    """What was proven of one layer.
+
+    Parameters
+    ----------
+    low, high : int
+        Bounds of the accumulator in any output channel at any time.
+    bits : int
+        Least accumulator width that holds them.
+    """
+
+    low: int
+    high: int
+
+    @property
+    def bits(self) -> int:
+        """Least two's complement width that holds ``low`` to ``high``."""
+        return _width(self.low, self.high)
+
+
+def _width(low: int, high: int) -> int:
+    return 1 + max((-low - 1).bit_length() if low < 0 else 0, high.bit_length() if high > 0 else 0)
+
+
+def accumulator_range(layer: Layer, x_range: tuple[int, int],
+                      truncate: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Bounds of each output channel's accumulator.
+
+    Parameters
+    ----------
+    x_range : (int, int)
+        Least and greatest input activation.
+    truncate : int
+        Low bits that each product loses.
+
+    Returns
+    -------
+    low, high : int64 arrays (channels,)
+        Of the finished sum.
+    prefix_low, prefix_high : int64 arrays (channels,)
+        Of every prefix of the terms, in any order of the terms of one tap.
+    """
+    rows = layer.target.channels
+    x = np.unique(np.append(np.arange(x_range[0], x_range[1] + 1), 0))
+    if layer.op == "maxpool":
+        low, high = np.full(rows, x.min()), np.full(rows, x.max())
+        return low, high, low, high
+    codebook = layer.codebook if layer.op == "conv" else ((Term(False, truncate),),)
+    ranges = np.zeros((4, len(codebook)), np.int64)
+    for number, terms in enumerate(codebook):
+        products = np.zeros((len(terms) or 1, x.size), np.int64)
+        for place, term in enumerate(terms):
+            product = x << term.shift >> truncate
+            products[place] = -product if term.neg else product
+        total = products.sum(axis=0)
+        ranges[:, number] = (total.min(), total.max(), np.minimum(products, 0).sum(axis=0).min(),
+                             np.maximum(products, 0).sum(axis=0).max())
+    counts = _histogram(layer, len(codebook))
+    low, high = counts @ ranges[0], counts @ ranges[1]
+    used = counts > 0
+    below = np.where(used, (ranges[2] - ranges[0])[None, :], 0).min(axis=1)
+    above = np.where(used, (ranges[3] - ranges[1])[None, :], 0).max(axis=1)
+    return low, high, low + below, high + above
+
+
+def _histogram(layer: Layer, entries: int) -> np.ndarray:
+    """How often each codebook entry occurs in each output channel, int64 (channels, entries)."""
+    if layer.op != "conv":
+        return np.full((layer.target.channels, 1), layer.kernel[0] * layer.kernel[1], np.int64)
+    assert layer.indices is not None
+    flat = layer.indices.reshape(layer.target.channels, -1)
+    return np.stack([np.bincount(row, minlength=entries) for row in flat])
+
+
+def prove(layer: Layer, x_range: tuple[int, int], scales: Scales, config: AcceleratorConfig) -> Proof:
+    """Prove that no value in `layer` leaves its register on `config`.
+
+    Parameters
+    ----------
+    x_range : (int, int)
+        Least and greatest input activation.
+
+    Raises
+    ------
+    OverflowProofError
+        If the proof fails; names layer, channel, value, width, and what to do.
+    """
+    low, high, prefix_low, prefix_high = accumulator_range(layer, x_range, config.truncate)
+    _require(layer, "the accumulator", prefix_low, prefix_high, config.acc_width,
+             f"raise acc_width (now {config.acc_width}) to %d, or use fewer activation bits or a lower max_shift")
+    wide = config.acc_width + HEADROOM
+    bias = np.asarray(layer.bias, np.int64)
+    ends = np.stack((low + bias, high + bias))
+    if layer.raw:
+        _require(layer, "accumulator plus bias", ends[0], ends[1], min(wide, RAW_BITS),
+                 "it needs %d bits; lower the bias or max_shift, or requantize the output")
+    else:
+        _prove_requantizer(layer, ends, scales, wide)
+    return Proof(low=int(prefix_low.min()), high=int(prefix_high.max()))
+
+
+def _prove_requantizer(layer: Layer, t: np.ndarray, scales: Scales, wide: int) -> None:
+    """Bound accumulator plus bias, every Horner step and the rounded sum; `t` holds both ends, (2, channels)."""
+    advice = (f"it needs %d bits, and has {HEADROOM} more than acc_width; raise acc_width, or lower the bias, the "
+              f"shift or max_shift")
+    _require(layer, "accumulator plus bias", t[0], t[1], wide, advice)
+    sign = np.where(scales.negative, -1, 1)
+    r = t * sign[:, 0]
+    _require(layer, "the scaled accumulator (term 0)", r.min(axis=0), r.max(axis=0), wide, advice)
+    for number in range(1, sign.shape[1]):
+        active = number < scales.count
+        r = np.where(active, (r >> scales.step[:, number]) + t * sign[:, number], r)
+        _require(layer, f"the scaled accumulator (term {number})", r.min(axis=0), r.max(axis=0), wide, advice)
+    half = np.where(scales.final > 0, 1 << np.maximum(scales.final - 1, 0), 0)
+    rounded = r + half
+    _require(layer, "the scaled accumulator plus rounding", rounded.min(axis=0), rounded.max(axis=0), wide, advice)
+
+
+def _require(layer: Layer, what: str, low: np.ndarray, high: np.ndarray, width: int, advice: str) -> None:
+    limit = 1 << width - 1
+    if int(low.min()) >= -limit and int(high.max()) < limit:
+        return
+    reach = np.maximum(-low - 1, high)
+    channel = int(reach.argmax())
+    bound = int(high[channel]) if reach[channel] == high[channel] else int(low[channel])
+    needed = _width(int(low.min()), int(high.max()))
+    raise OverflowProofError(f"layer {layer.name}, channel {channel}: {what} could reach {bound}, outside the {width} "
+                             f"bits of its register ({-limit} to {limit - 1}); {advice % needed}")
