@@ -46,7 +46,8 @@ def read_results(folder: Path) -> dict[str, Figures]:
             result = json.loads(path.read_text())
             cases[path.stem] = flatten(result["figures"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SystemExit(f"{path}: not a benchmark result (an object with an object 'figures'): {error!r}") from None
+            rule = "an object that has an object 'figures'"
+            raise SystemExit(f"{path}: not a benchmark result ({rule}): {error!r}") from None
     return cases
 
 

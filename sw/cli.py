@@ -163,7 +163,7 @@ def main(argv: list[str] | None = None) -> int:
         return USAGE_EXIT
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", INTERRUPTED_EXIT)
-    except Exception as error:  # noqa: BLE001  (the one place where everything ends)
+    except Exception as error:  # the one place where everything ends
         if os.environ.get("SHIFTWRIGHT_DEBUG"):
             traceback.print_exc()
         return _explain(error)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ..hw.arch.errors import ToolError
 
-__all__ = ["TOOLS", "Tool", "ToolSpec", "cache_dir", "find", "require", "tool_env", "using_tools"]
+__all__ = ["TOOLS", "Tool", "ToolSpec", "cache_dir", "cache_path", "find", "require", "tool_env", "using_tools"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -191,15 +191,20 @@ def using_tools() -> Iterator[None]:
         os.environ.update(before)
 
 
-def cache_dir(*parts: str) -> Path:
-    """A folder for what can be made again (compiled models, downloaded data sets), created when it does not exist.
+def cache_path(*parts: str) -> Path:
+    """Where things are kept that can be made again: compiled models, downloaded data sets. Nothing is created.
 
     It is the folder that ``SHIFTWRIGHT_CACHE`` names, by default ``$XDG_CACHE_HOME/shiftwright`` or
     ``~/.cache/shiftwright``; ``parts`` name a sub-folder.
     """
     shared = os.environ.get("XDG_CACHE_HOME", "")
     default = Path(shared if os.path.isabs(shared) else "~/.cache") / "shiftwright"
-    path = Path(os.environ.get("SHIFTWRIGHT_CACHE") or default).expanduser().absolute().joinpath(*parts)
+    return Path(os.environ.get("SHIFTWRIGHT_CACHE") or default).expanduser().absolute().joinpath(*parts)
+
+
+def cache_dir(*parts: str) -> Path:
+    """The folder :func:`cache_path`, created when it does not exist; a :class:`ToolError` when it can't be."""
+    path = cache_path(*parts)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from hypothesis import settings
+
 from shiftwright.sw.cli import main
 
 DEFAULT_SEED = 20260

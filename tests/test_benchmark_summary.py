@@ -47,9 +47,11 @@ def test_tables_are_made_anew_and_the_rest_is_kept(root):
     assert (root / "README.md").read_text() == (
         "before\n<!-- table:run cycles, utilization -->\n"
         "| case | cycles | utilization |\n| --- | ---: | ---: |\n"
-        "| digits.bqnet.4x4x1 | 2,000 |  |\n| lenet5.bqnet.4x4x1 | 123,456 | 0.9123 |\n"
+        "| digits.bqnet.4x4x1 | 2,000 |  |\n"
+        "| lenet5.bqnet.4x4x1 | 123,456 | 0.9123 |\n"
         "<!-- /table -->\nbetween\n<!-- table:uart -->\n(not measured yet)\n<!-- /table -->\n"
-        "<!-- table:codec -->\n| case | encode_msymbols_s |\n| --- | ---: |\n| pow2_16 | 34 |\n<!-- /table -->\nafter\n")
+        "<!-- table:codec -->\n| case | encode_msymbols_s |\n| --- | ---: |\n| pow2_16 | 34 |\n"
+        "<!-- /table -->\nafter\n")
     assert summary.main(["--root", str(root), "--check"]) == 0
 
 

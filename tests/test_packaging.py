@@ -96,10 +96,12 @@ def test_the_wheel_works_outside_the_repository(wheel, tmp_path):
     home.mkdir()
     (home / "test_outside.py").write_text(OUTSIDE_TEST)
     run = {"cwd": home, "env": variables, "capture_output": True, "text": True, "check": False, "timeout": 120}
-    entry = "import sys; from importlib.metadata import entry_points as e; " \
-            "(s,) = e(group='console_scripts', name='shiftwright'); sys.argv = ['shiftwright', '--version']; sys.exit(s.load()())"
+    entry = ("import sys; from importlib.metadata import entry_points; "
+             "(script,) = entry_points(group='console_scripts', name='shiftwright'); "
+             "sys.argv = ['shiftwright', '--version']; sys.exit(script.load()())")
+    version = Version(wheel.name.split("-")[1])
     done = subprocess.run([python, "-c", entry], **run)
-    assert (done.returncode, done.stdout) == (0, f"shiftwright, version {Version(wheel.name.split('-')[1])}\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, f"shiftwright, version {version}\n"), done.stderr
     done = subprocess.run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_outside.py"], **run)
     assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr
 
@@ -109,7 +111,8 @@ def test_every_requirement_is_pinned_within_its_range():
     lines = [line for line in (REPOSITORY / "constraints.txt").read_text().splitlines() if line and line[0] != "#"]
     pins = {Requirement(line).name.lower(): Requirement(line) for line in lines}
     assert len(pins) == len(lines)
-    wanted = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    extras = project["optional-dependencies"].values()
+    wanted = [*project["dependencies"], *(line for extra in extras for line in extra)]
     for line in wanted:
         requirement = Requirement(line)
         if requirement.name == project["name"]:

@@ -76,13 +76,15 @@ def _table(rows: list[dict[str, Any]]) -> None:
     for heading in ("", "name", "version", "where", "note"):
         table.add_column(heading, overflow="fold")
     for row in rows:
-        mark = "[green]ok[/]" if row["found"] else ("[red]MISSING[/]" if row["essential"] else "[yellow]not here[/]")
+        lacking = "[red]MISSING[/]" if row["essential"] else "[yellow]not here[/]"
+        mark = "[green]ok[/]" if row["found"] else lacking
         table.add_row(mark, *(Text(str(row[key])) for key in ("name", "version", "where", "note")))
     Console().print(table)
 
 
 @click.command()
-@click.option("--data-dir", type=click.Path(path_type=Path), metavar="DIR", help="Folder in which to look for data sets first.")
+@click.option("--data-dir", type=click.Path(path_type=Path), metavar="DIR",
+              help="Folder in which to look for data sets first.")
 @click.pass_context
 def command(ctx: click.Context, data_dir: Path | None) -> None:
     """Check the tools, Python packages and data sets of this machine.
@@ -90,8 +92,8 @@ def command(ctx: click.Context, data_dir: Path | None) -> None:
     Every tool that Shiftwright runs is listed with its version, where it was found (an environment variable, PATH, or a
     Python wheel) and what it is for; a missing one with the way to get it. Nothing is installed or downloaded.
 
-    The exit code is 3 when something is missing that the main job ('shiftwright demo') needs. Icarus, the place-and-route
-    tools and the data sets that are downloaded on demand are not among it.
+    The exit code is 3 when something is missing that the main job ('shiftwright demo') needs. Icarus, the
+    place-and-route tools and the data sets that are downloaded on demand are not among it.
 
     \b
     Examples:

@@ -10,7 +10,7 @@ import numpy as np
 from ...hw.arch.errors import DataError
 from . import fetch, formats
 
-__all__ = ["DATASETS", "Dataset", "load"]
+__all__ = ["DATASETS", "Dataset", "load", "locate"]
 
 Split = Literal["train", "test"]
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -201,6 +201,20 @@ def load(name: str, *, split: Split = "test", data_dir: str | Path | None = None
     images, labels = source.read(split, *found)
     _check(name, source, images, labels, found[1])
     return Dataset(images, labels, name, split, source.classes)
+
+
+def locate(name: str, *, split: Split = "test", data_dir: str | Path | None = None) -> str | None:
+    """Where :func:`load` would read a data set from, without reading or downloading anything.
+
+    Returns
+    -------
+    str or None
+        A folder, ``"inside scikit-learn"`` for the digits, or ``None`` when it would have to be downloaded.
+    """
+    if name == "digits":
+        return "inside scikit-learn"
+    found = fetch.find(fetch.search_path(name, data_dir), _SOURCES[name].layouts(split))
+    return str(found[1][0].parent) if found else None
 
 
 def _check(name: str, source: _Source, images: np.ndarray, labels: np.ndarray, paths: list[Path]) -> None:

@@ -13,6 +13,7 @@ import zlib
 from pathlib import Path
 
 from ...hw.arch.errors import DataError
+from ..tools import cache_path
 
 __all__ = ["Remote", "search_path", "find", "download"]
 
@@ -44,9 +45,8 @@ class Remote:
 
 
 def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/shiftwright``, by default ``~/.cache/shiftwright``."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "shiftwright"
+    """The cache folder of Shiftwright, see :func:`shiftwright.sw.tools.cache_path`."""
+    return cache_path()
 
 
 def search_path(name: str, data_dir: str | Path | None) -> list[Path]:

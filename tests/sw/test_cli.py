@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import click
 import pytest
+
 from shiftwright.hw.arch import errors
 from shiftwright.sw import cli
 
@@ -102,7 +103,8 @@ def test_debug_shows_the_traceback(shiftwright, planted, monkeypatch, error):
     assert "Traceback" in shiftwright("planted").err
 
 
-@pytest.mark.parametrize("arguments", [["unheard-of"], ["--unheard-of"], ["--seed", "-1", "doctor"], ["--seed", "x"], []])
+@pytest.mark.parametrize("arguments", [["unheard-of"], ["--unheard-of"], ["--seed", "-1", "doctor"], ["--seed", "x"],
+                                       []])
 def test_wrong_usage_is_2(shiftwright, arguments):
     done = shiftwright(*arguments)
     assert done.code == 2

@@ -7,6 +7,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+
 from shiftwright.hw.arch.errors import ToolError
 from shiftwright.sw import tools
 
@@ -57,7 +58,7 @@ def test_the_variable_may_name_a_wheels_program(bare, monkeypatch):
 def test_a_variable_that_names_nothing_is_an_error(bare, monkeypatch):
     plant(bare, "yosys", "Yosys 0.45")
     monkeypatch.setenv("YOSYS", "/nowhere/yosys")
-    with pytest.raises(ToolError, match=r"variable YOSYS must name a program, not '/nowhere/yosys'.*unset it.*pip install"):
+    with pytest.raises(ToolError, match=r"variable YOSYS must name a program, not '/nowhere/yosys'.*pip install"):
         tools.find("yosys")
 
 
@@ -72,7 +73,8 @@ def test_an_old_native_verilator_is_passed_over(bare, says, origin):
 
 def test_a_missing_tool_is_named_with_the_way_to_get_it(bare):
     assert tools.find("iverilog") is None
-    with pytest.raises(ToolError, match=r"^iverilog is needed \(simulation.*apt-get install iverilog.*variable IVERILOG$") as info:
+    message = r"^iverilog is needed \(simulation.*apt-get install iverilog.*variable IVERILOG$"
+    with pytest.raises(ToolError, match=message) as info:
         tools.require("iverilog")
     assert info.value.exit_code == 3
 
