@@ -1,6 +1,7 @@
 """From a module to a list of bound operators, by torch.export."""
 
 import dataclasses
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +36,8 @@ class Bound:
         All other arguments by schema name, defaults filled in.
     in_shape, out_shape : tuple of int
         Shape of the activation before and after, batch dimension left out; the operator keeps the batch.
+    where : str
+        The path and the class of the module, for messages.
     """
 
     path: str
@@ -44,11 +47,7 @@ class Bound:
     attributes: dict[str, Any]
     in_shape: tuple[int, ...]
     out_shape: tuple[int, ...]
-
-    @property
-    def where(self) -> str:
-        """For messages: the module and what it is."""
-        return f"{self.path} ({self.operator.spelled.split(',')[0]})"
+    where: str
 
 
 def count_parameters(model: "torch.nn.Module") -> int:
@@ -78,7 +77,8 @@ def trace(model: "torch.nn.Module", input_shape: tuple[int, int, int]) -> list[B
 
     check_finite(model)
     dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
-    training = model.training
+    training, disabled = model.training, logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # torch logs a traceback of what is raised anyway
     try:
         program = torch.export.export(model.eval(), (torch.zeros(BATCH, *input_shape, dtype=dtype),), strict=False)
     except Exception as error:  # whatever the module's own forward raises
@@ -87,6 +87,7 @@ def trace(model: "torch.nn.Module", input_shape: tuple[int, int, int]) -> list[B
                          f"{reason}; check the input shape, and that forward takes one tensor and has no "
                          f"data-dependent branch") from error
     finally:
+        logging.disable(disabled)
         model.train(training)
     return _walk(program)
 
@@ -112,8 +113,8 @@ def _walk(program: "torch.export.ExportedProgram") -> list[Bound]:
     while True:
         users = list(current.users)
         if len(users) != 1:
-            names = ", ".join(_path(user) for user in users) or "nothing"
-            raise unsupported(_path(current), f"its output goes to {names}",
+            names = ", ".join(_where(user) for user in users) or "nothing"
+            raise unsupported(_where(current), f"its output goes to {names}",
                               "only a plain chain of layers is supported yet, without branches")
         if users[0].op == "output":
             break
@@ -125,29 +126,39 @@ def _walk(program: "torch.export.ExportedProgram") -> list[Bound]:
     return chain
 
 
-def _path(node: Any) -> str:
+def _module(node: Any) -> tuple[str, str]:
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     path, kind = stack[-1] if stack else ("", "")
+    return path, str(kind)
+
+
+def _where(node: Any) -> str:
+    kind = _module(node)[1].rpartition(".")[2]
+    return f"{_path(node)} ({kind})" if kind else _path(node)
+
+
+def _path(node: Any) -> str:
+    path, kind = _module(node)
     # Only a module without submodules is named by its path alone; a function gets its own name besides.
-    builtin = str(kind).startswith("torch.nn.modules.") and not str(kind).startswith("torch.nn.modules.container")
+    builtin = kind.startswith("torch.nn.modules.") and not kind.startswith("torch.nn.modules.container")
     return path if path and builtin else ".".join(part for part in (path, node.name) if part)
 
 
 def _bind(node: Any, source: Any, constants: dict[str, str], values: dict[str, Any]) -> Bound:
-    path, target = _path(node), str(node.target)
+    path, where, target = _path(node), _where(node), str(node.target)
     operator = BY_TARGET.get(target)
     if operator is None:
         name = target.removeprefix("aten.").split(".")[0].removesuffix("_")
-        raise unsupported(path, f"operator {target} is not supported",
+        raise unsupported(where, f"operator {target} is not supported",
                           REWRITES.get(name.lstrip("_"), "see the table of supported operators in the documentation"))
     schema = node.target._schema.arguments
     given = dict(zip((argument.name for argument in schema), node.args, strict=False)) | dict(node.kwargs)
     arguments = {argument.name: given.get(argument.name, argument.default_value) for argument in schema}
     first = schema[0].name
     if arguments[first] is not source:
-        raise unsupported(path, f"the activation is not the {first!r} argument of {target}",
+        raise unsupported(where, f"the activation is not the {first!r} argument of {target}",
                           "only a plain chain of layers is supported yet")
-    tensors = {name: _constant(path, name, arguments[name], constants, values)
+    tensors = {name: _constant(where, name, arguments[name], constants, values)
                for name in operator.operands if name in arguments and name != first}
     rules = {attribute.name: attribute for attribute in operator.attributes}
     attributes = {}
@@ -156,23 +167,23 @@ def _bind(node: Any, source: Any, constants: dict[str, str], values: dict[str, A
             continue
         rule = rules.get(name)
         if rule is None or not rule.accepts(value):
-            raise unsupported(f"{path} ({operator.spelled.split(',')[0]})", f"{name}={value!r} is not supported, "
+            raise unsupported(where, f"{name}={value!r} is not supported, "
                               f"only {rule.rule if rule else 'its default'}",
                               rule.rewrite if rule else "leave it out")
         attributes[name] = list(value) if isinstance(value, (list, tuple)) else value
     before, after = tuple(source.meta["val"].shape), tuple(node.meta["val"].shape)
     if not after or after[0] != before[0]:
-        raise unsupported(path, f"{target} changes the batch dimension from {before} to {after}",
+        raise unsupported(where, f"{target} changes the batch dimension from {before} to {after}",
                           "keep one row an image")
     return Bound(path=path, operator=operator, target=target, tensors=tensors, attributes=attributes,
-                 in_shape=before[1:], out_shape=after[1:])
+                 in_shape=before[1:], out_shape=after[1:], where=_where(node))
 
 
-def _constant(path: str, name: str, value: Any, constants: dict[str, str], values: dict[str, Any]) -> np.ndarray | None:
+def _constant(where: str, name: str, value: Any, constants: dict[str, str], values: dict[str, Any]) -> np.ndarray | None:
     if value is None:
         return None
     if value.name not in constants:
-        raise unsupported(path, f"its {name} is computed in forward", "store it as a parameter (for a parametrization: "
+        raise unsupported(where, f"its {name} is computed in forward", "store it as a parameter (for a parametrization: "
                           "torch.nn.utils.parametrize.remove_parametrizations)")
     array: np.ndarray = values[constants[value.name]].detach().double().cpu().numpy()
     return array

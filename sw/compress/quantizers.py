@@ -1,0 +1,143 @@
+"""Quantizers with straight-through gradients. All scales are powers of two, so floating point holds every value exactly."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .bqnet import LevelSet
+
+__all__ = ["ActivationQuantizer", "FixedPoint", "PowerOfTwo", "round_half_up", "straight_through"]
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, source: Tensor, value: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return grads[0], None
+
+
+def straight_through(source: Tensor, value: Tensor) -> Tensor:
+    """``value`` exactly, with the gradient passed on to ``source`` as it is (arXiv:1308.3432)."""
+    return _StraightThrough.apply(source, value)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def round_half_up(x: Tensor, exponent: int) -> Tensor:
+    """``floor(x / 2**exponent + 0.5)``: the integers of a fixed-point format, as the device rounds."""
+    return torch.floor(x * 2.0**-exponent + 0.5)
+
+
+class PowerOfTwo(nn.Module):
+    """Parametrization of a weight by its nearest value ``+-2**-k`` (or 0) of a level set.
+
+    Parameters
+    ----------
+    level_set : LevelSet
+        The values, up to the layer's scale.
+
+    Attributes
+    ----------
+    k_top : int
+        The scale: k of the largest magnitude. :meth:`fit` chooses it.
+    """
+
+    def __init__(self, level_set: LevelSet) -> None:
+        super().__init__()
+        self.level_set = level_set
+        self.k_top = level_set.k_min
+        count = level_set.levels
+        # Magnitudes relative to the largest, rising; between two neighbours the boundary is half-way.
+        magnitudes = ([0.0] if level_set.zero else []) + [2.0**-j for j in reversed(range(count))]
+        self._magnitudes = torch.tensor(magnitudes)
+        self._boundaries = (self._magnitudes[1:] + self._magnitudes[:-1]) / 2
+
+    def fit(self, weight: Tensor) -> None:
+        """Choose the scale with the least squared error over all weights of the layer."""
+        level_set, keep = self.level_set, self.k_top
+        errors = {}
+        for self.k_top in range(level_set.k_min, level_set.k_max - level_set.levels + 2):
+            errors[self.k_top] = float((self.quantize(weight) - weight).square().sum(dtype=torch.float64))
+        # On a tie (a layer of zeros, say) the old scale is as good as any.
+        best = min(errors.values())
+        self.k_top = keep if errors[keep] == best else min(errors, key=errors.__getitem__)
+
+    def codes(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Sign (-1, 0, 1; int64) and level of each weight: 0 for the largest magnitude, ``levels`` for 0."""
+        scaled = weight.abs() * 2.0**self.k_top
+        rank = torch.bucketize(scaled, self._boundaries.to(scaled), right=True)
+        sign = torch.where(weight < 0, -1, 1)
+        level = len(self._magnitudes) - 1 - rank
+        return torch.where(self._magnitudes[rank] == 0, 0, sign), level
+
+    def quantize(self, weight: Tensor) -> Tensor:
+        """The nearest value of each weight."""
+        scaled = weight.abs() * 2.0**self.k_top
+        rank = torch.bucketize(scaled, self._boundaries.to(scaled), right=True)
+        return torch.copysign(self._magnitudes.to(scaled)[rank] * 2.0**-self.k_top, weight)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The nearest values, with gradients straight through."""
+        return straight_through(weight, self.quantize(weight.detach()))
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """Master weights start as the float weights."""
+        return weight
+
+
+class FixedPoint(nn.Module):
+    """Parametrization of a bias by whole multiples of ``2**exponent``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.exponent = 0
+
+    def forward(self, bias: Tensor) -> Tensor:
+        """The nearest multiples, with gradients straight through."""
+        return straight_through(bias, round_half_up(bias.detach(), self.exponent) * 2.0**self.exponent)
+
+    def right_inverse(self, bias: Tensor) -> Tensor:
+        """Master biases start as the float biases."""
+        return bias
+
+
+class ActivationQuantizer(nn.Module):
+    """Rounds activations to integers times ``2**exponent`` and clamps them.
+
+    Parameters
+    ----------
+    bits : int
+        2 to 8.
+    signed : bool
+        Two's complement; otherwise unsigned.
+    low, high : float
+        Further limits in real values; a ReLU is ``low = 0``.
+
+    Attributes
+    ----------
+    exponent : int
+        Chosen by calibration.
+    """
+
+    def __init__(self, bits: int, signed: bool, low: float = float("-inf"), high: float = float("inf")) -> None:
+        super().__init__()
+        self.bits, self.signed, self.low, self.high = bits, signed, low, high
+        self.exponent = 0
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """Least and greatest integer: the format's, or the limits rounded (rounding is monotone, so that is exact)."""
+        least, most = (-(1 << self.bits - 1), (1 << self.bits - 1) - 1) if self.signed else (0, (1 << self.bits) - 1)
+        limits = [min(max(limit, least * 2.0**self.exponent), most * 2.0**self.exponent) for limit in (self.low, self.high)]
+        low, high = round_half_up(torch.tensor(limits, dtype=torch.float64), self.exponent).tolist()
+        return int(low), int(high)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rounded and clamped; the gradient passes where nothing is clamped."""
+        low, high = self.range
+        scale = 2.0**self.exponent
+        inside = x.clamp((low - 0.5) * scale, (high + 0.5) * scale)
+        value = round_half_up(inside.detach(), self.exponent).clamp_(low, high) * scale
+        return straight_through(inside, value)

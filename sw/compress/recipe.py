@@ -1,0 +1,147 @@
+"""What a recipe is: a frozen dataclass of options that loads from TOML, and how it is found by name."""
+
+import dataclasses
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from ...hw.arch.errors import ModelError
+from ..network import QuantizedNetwork
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..data import Dataset
+    from ..frontend.graph import Graph
+
+__all__ = ["RECIPES", "Progress", "Recipe", "load_recipe", "recipe_class", "register", "require"]
+
+Progress = Callable[[int, int, float], None]
+"""Called after each epoch with its number from 1, the number of epochs, and the mean training loss."""
+
+
+def require(where: str, name: str, value: object, kind: type, low: float | None = None, high: float | None = None) -> None:
+    """Refuse an option of the wrong type or out of range; an integer passes for a float, a bool for nothing else."""
+    kinds: tuple[type, ...] = (int, float) if kind is float else (kind,)
+    fits = isinstance(value, kinds) and (kind is bool or not isinstance(value, bool))
+    if fits and low is not None and high is not None and isinstance(value, (int, float)):
+        fits = low <= value <= high
+    if not fits:
+        words = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}[kind]
+        limits = "" if low is None else f" from {low} to {high}"
+        raise ModelError(f"{where}: {name} must be {words}{limits}, not {value!r}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A way to compress, with all its options. A subclass adds fields, checks them, and runs.
+
+    Attributes
+    ----------
+    name : str
+        Its name in :data:`RECIPES` and on the command line.
+    """
+
+    name: ClassVar[str]
+
+    def run(self, model: "torch.nn.Module", graph: "Graph", train_data: "Dataset", *, seed: int,
+            progress: Progress | None) -> QuantizedNetwork:
+        """Compress a captured network; see :func:`~.api.compress`."""
+        raise NotImplementedError
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some options changed, checked anew."""
+        return self.from_dict({**self.to_dict(), **changes}, source=f"recipe {self.name}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All options by name, fit for JSON; options that are None are left out."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, source: str = "recipe") -> Self:
+        """Build from a mapping; an unknown option is a :class:`ModelError` that names it."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                raise ModelError(f"{source}: recipe {cls.name} has no option {name!r}; it has {', '.join(known)}")
+        return cls(**values)
+
+
+RECIPES: dict[str, type[Recipe]] = {}
+"""Recipes by name; filled by :func:`register`."""
+
+
+def register(recipe: type[Recipe]) -> type[Recipe]:
+    """Class decorator that enters a recipe under its name."""
+    RECIPES[recipe.name] = recipe
+    return recipe
+
+
+def recipe_class(name: str, *, source: str = "recipe") -> type[Recipe]:
+    """Look a recipe up; an unknown name is a :class:`ModelError`."""
+    from . import bqnet  # noqa: F401  (registers itself)
+
+    if name not in RECIPES:
+        raise ModelError(f"{source}: unknown recipe {name!r}; known are {', '.join(sorted(RECIPES))}")
+    return RECIPES[name]
+
+
+def load_recipe(name: str | None = None, *, file: str | Path | None = None, settings: Iterable[str] = ()) -> Recipe:
+    """Make a recipe from its name, a TOML file and ``option=value`` settings, the later ones winning.
+
+    Parameters
+    ----------
+    name : str, optional
+        Name of the recipe; may be left out when the file says it.
+    file : path, optional
+        TOML with the options in a table ``[recipe]`` (or at top level), where ``name`` is the recipe's name.
+    settings : iterable of str
+        ``option=value`` with a TOML value; ``layers.fc1.levels=2`` reaches into tables.
+
+    Raises
+    ------
+    ModelError
+        If the file can't be read, the names disagree, or an option is unknown or out of range.
+    """
+    values: dict[str, Any] = {}
+    source = "recipe" if file is None else str(file)
+    if file is not None:
+        try:
+            with open(file, "rb") as stream:
+                values = tomllib.load(stream)
+        except OSError as error:
+            raise ModelError(f"{file}: can't read the recipe: {error.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ModelError(f"{file}: not a TOML file: {error}") from None
+        values = values.get("recipe", values)
+        if not isinstance(values, dict):
+            raise ModelError(f"{file}: 'recipe' must be a table, not {values!r}")
+        said = values.pop("name", name)
+        if name is not None and said != name:
+            raise ModelError(f"{file}: is for recipe {said!r}, not {name!r}; leave one of the two out")
+        name = said
+    if not isinstance(name, str):
+        raise ModelError(f"{source}: the recipe's name is missing; write name = \"bqnet\" in the file or give --recipe")
+    recipe = recipe_class(name, source=source)
+    for setting in settings:
+        _apply(values, setting)
+    return recipe.from_dict(values, source=source)
+
+
+def _apply(values: dict[str, Any], setting: str) -> None:
+    option, equals, text = setting.partition("=")
+    if not equals or not option.strip():
+        raise ModelError(f"setting {setting!r} must have the form option=value, as in levels=2")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    *tables, last = option.strip().split(".")
+    if len(tables) > 2:  # module paths have dots of their own
+        tables = [tables[0], ".".join(tables[1:])]
+    for table in tables:
+        values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise ModelError(f"setting {setting!r}: {table!r} is no table")
+    values[last] = value

@@ -1,0 +1,110 @@
+"""Quantization-aware training: full-precision master weights behind the quantized forward pass."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import parametrize
+
+from ...hw.arch.errors import ModelError
+from .bqnet import BQNet
+from .calibrate import calibrate
+from .fakequant import ConvLayer, FakeQuantized
+from .recipe import Progress
+
+if TYPE_CHECKING:
+    from ..data import Dataset
+
+__all__ = ["fine_tune"]
+
+PIXEL_SCALE = 256.0
+WARM_UP = 0.1
+"""Share of the steps in which the learning rate rises."""
+REFINE = 0.5
+"""Share of the epochs before which scales are chosen anew."""
+
+
+def fine_tune(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recipe: BQNet, *, seed: int,
+              progress: Progress | None) -> None:
+    """Calibrate a quantized network and train it with Adam; it is changed in place.
+
+    Weight and activation scales are chosen anew at each epoch of the first half, then stay. With ``epochs = 0`` it
+    is only calibrated.
+
+    Parameters
+    ----------
+    network : FakeQuantized
+        The network.
+    teacher : torch.nn.Module
+        The float network.
+    data : Dataset
+        Training images.
+    recipe : BQNet
+        The options.
+    seed : int
+        Decides the order of the images and their shifts.
+    progress : callable or None
+        Called after each epoch.
+
+    Raises
+    ------
+    ModelError
+        If the loss is no number any more.
+    """
+    from ..train import shift_randomly
+
+    generator = torch.Generator().manual_seed(seed)
+    images, labels = torch.tensor(data.images), torch.tensor(data.labels)
+    sample = images[torch.randperm(len(images), generator=generator)[:recipe.calibration_images]].float() / PIXEL_SCALE
+    calibrate(network, sample, recipe)
+    if recipe.epochs == 0:
+        return
+    steps = -(-len(labels) // recipe.batch)
+    optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=recipe.epochs * steps,
+                                                   pct_start=WARM_UP)
+    training = teacher.training
+    teacher.eval()
+    try:
+        for epoch in range(1, recipe.epochs + 1):
+            if 1 < epoch <= 1 + REFINE * recipe.epochs:
+                _refine(network, sample, recipe)
+            total = 0.0
+            for index in torch.randperm(len(labels), generator=generator).split(recipe.batch):
+                x = images[index].float() / PIXEL_SCALE
+                if recipe.shift:
+                    x = shift_randomly(x, recipe.shift, generator)
+                loss = _loss(network, teacher, x, labels[index], recipe)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                schedule.step()
+                total += loss.item() * len(index)
+            if not total < float("inf"):
+                raise ModelError(f"recipe {recipe.name}: the training diverged in epoch {epoch}; lower learning_rate "
+                                 f"(now {recipe.learning_rate})")
+            if progress is not None:
+                progress(epoch, recipe.epochs, total / len(labels))
+    finally:
+        teacher.train(training)
+
+
+def _loss(network: FakeQuantized, teacher: nn.Module, x: Tensor, labels: Tensor, recipe: BQNet) -> Tensor:
+    with parametrize.cached():
+        logits = network(x)
+    loss = (1 - recipe.distill) * functional.cross_entropy(logits, labels)
+    if recipe.distill:
+        with torch.no_grad():
+            target = functional.softmax(teacher(x).flatten(1) / recipe.temperature, dim=1)
+        # Times the temperature's square, so that its gradients weigh the same whatever the temperature.
+        loss = loss + recipe.distill * recipe.temperature**2 * functional.kl_div(
+            functional.log_softmax(logits / recipe.temperature, dim=1), target, reduction="batchmean")
+    return loss
+
+
+def _refine(network: FakeQuantized, sample: Tensor, recipe: BQNet) -> None:
+    for layer in network.chain:
+        if isinstance(layer, ConvLayer):
+            layer.refit()
+    calibrate(network, sample, recipe)
