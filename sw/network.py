@@ -185,8 +185,12 @@ class QuantizedNetwork:
         return self.layers[-1].target
 
     def quantize_input(self, images: np.ndarray) -> np.ndarray:
-        """Integers of real-valued images (N, C, H, W): ``clamp(floor(x / 2**exponent + 0.5))``, int64."""
+        """Integers of real-valued images (N, C, H, W): ``clamp(floor(x / 2**exponent + 0.5))``, int64.
+
+        A network whose input is a flat vector takes images too; they are flattened in C order.
+        """
         low, high = self.input.range
+        images = np.reshape(images, (-1, *self.input.shape))
         return np.clip(np.floor(images / 2.0**self.input.exponent + 0.5), low, high).astype(np.int64)
 
     def save(self, path: str | Path) -> None:
