@@ -21,7 +21,8 @@ from .arch.config import AcceleratorConfig
 from .arch.errors import ConfigError, ToolError
 from .yosys import run_yosys, tool_path, yosys_version
 
-__all__ = ["MemoryInfo", "WAIVERS", "accelerator", "design_memories", "generate", "rtlil_text", "verilog"]
+__all__ = ["MemoryInfo", "WAIVERS", "accelerator", "design_memories", "generate", "rtlil_text",
+           "strip_zero_contents", "verilog"]
 
 WAIVERS = """\
 `verilator_config
@@ -82,10 +83,16 @@ def rtlil_text(component: Elaboratable, *, name: str = "top") -> str:
         text: str = rtlil.convert(component, name=name, emit_src=False)
     except RecursionError:
         raise ConfigError(f"{name}: the design is nested too deeply to be written as RTLIL") from None
+    return strip_zero_contents(text)
+
+
+def strip_zero_contents(text: str) -> str:
+    """RTLIL text without memory contents that are all zero."""
     return _ZERO_CONTENT.sub("\n", text)
 
 
-_ZERO_CONTENT = re.compile(r"\n  cell \$meminit_v2 [^\n]*\n(?:    [^\n]*\n)*?    connect \\DATA \d+'0+\n(?:    [^\n]*\n)*  end\n")
+_ZERO_CONTENT = re.compile(
+    r"\n  cell \$meminit_v2 [^\n]*\n(?:    [^\n]*\n)*?    connect \\DATA \d+'0+\n(?:    [^\n]*\n)*  end\n")
 
 
 def verilog(component: Elaboratable, *, name: str = "top") -> str:

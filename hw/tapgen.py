@@ -214,6 +214,8 @@ class TapGenerator(wiring.Component):
             m.d.sync += [
                 base.eq(layer.in_base), row_base.eq(layer.in_base), group_base.eq(layer.in_base),
                 group_left.eq(layer.group_rows - 1),
+                # What idle cycles and an aborted layer left behind.
+                post.eq(0), channel.eq(0), step.eq(0), kernel_x.eq(0), kernel_y.eq(0),
             ]
         offset5 = Signal(addr_width)
         base5 = Signal(addr_width)
