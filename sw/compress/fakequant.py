@@ -190,13 +190,18 @@ class PoolLayer(nn.Module):
         self.output = ActivationQuantizer(source.bits, source.signed, layer.clamp.low, layer.clamp.high)
         self.terms, self.shift = reciprocal(layer.divisor) if layer.op == "avgpool" else ((Term(False, 0),), 0)
 
+    @property
+    def keeps_order(self) -> bool:
+        """Whether it only takes the maximum."""
+        return self.layer.op == "maxpool" and not self.layer.clamp.active
+
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output in real values."""
         layer = self.layer
         self.output.exponent = self.source.exponent
         top, left, bottom, right = layer.padding
         if layer.op == "maxpool":
-            padded = functional.pad(x, (left, right, top, bottom), value=float("-inf"))
+            padded = functional.pad(x, (left, right, top, bottom), value=float("-inf")) if any(layer.padding) else x
             result = functional.max_pool2d(padded, layer.kernel, layer.stride, 0, layer.dilation)
             return self.output(result) if layer.clamp.active else result
         padded = functional.pad(x, (left, right, top, bottom)).double()  # sum times scale may need more than 24 bits
@@ -240,13 +245,19 @@ class FakeQuantized(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Real-valued outputs (N, values) of real-valued images (N, C, H, W)."""
         x: Tensor = self.input(images).reshape(-1, *self.input_shape)
-        source = self.input
-        for layer in self.chain:
+        source, pending = self.input, None
+        for layer, following in zip(self.chain, (*self.chain[1:], None), strict=True):
             x = self.reshape(layer, x)
             if isinstance(layer, ConvLayer):
                 layer.in_exponent = source.exponent
-            x = layer(x)
+                x = layer.accumulate(x)
+                pending = None if layer.raw else layer.output
+            else:
+                x = layer(x)
             source = layer.output
+            # Rounding and clamping are monotone, so they commute with the maximum: after it they have less to do.
+            if pending is not None and not (isinstance(following, PoolLayer) and following.keeps_order):
+                x, pending = pending(x), None
         return x.flatten(1)
 
     @staticmethod

@@ -20,6 +20,18 @@ class _StraightThrough(torch.autograd.Function):
         return grads[0], None
 
 
+class _RoundAndClamp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, exponent: int, low: int, high: int) -> Tensor:
+        rounded = torch.mul(x, 2.0**-exponent).add_(0.5).floor_()
+        ctx.save_for_backward((rounded < low).logical_or_(rounded > high))
+        return rounded.clamp_(low, high).mul_(2.0**exponent)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return grads[0].masked_fill(ctx.saved_tensors[0], 0.0), None, None, None
+
+
 def straight_through(source: Tensor, value: Tensor) -> Tensor:
     """``value`` exactly, with the gradient passed on to ``source`` as it is (arXiv:1308.3432)."""
     return _StraightThrough.apply(source, value)  # type: ignore[no-any-return, no-untyped-call]
@@ -137,7 +149,4 @@ class ActivationQuantizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Rounded and clamped; the gradient passes where nothing is clamped."""
         low, high = self.range
-        scale = 2.0**self.exponent
-        inside = x.clamp((low - 0.5) * scale, (high + 0.5) * scale)
-        value = round_half_up(inside.detach(), self.exponent).clamp_(low, high) * scale
-        return straight_through(inside, value)
+        return _RoundAndClamp.apply(x, self.exponent, low, high)  # type: ignore[no-any-return, no-untyped-call]
