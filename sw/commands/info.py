@@ -77,7 +77,8 @@ def _image(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
                 f"integer x 2^{place.exponent}")
 
     return {"kind": "image", "lanes": image.config.name, "fingerprint": f"0x{image.config.fingerprint:08x}",
-            "configuration": changed or "default", "input": tensor(image.input), "output": tensor(image.output), "bytes": file.stat().st_size,
+            "configuration": changed or "default", "input": tensor(image.input),
+            "output": tensor(image.output), "bytes": file.stat().st_size,
             "model_words": int(image.words.size), "predicted_cycles": sum(layer.total for layer in cycles)}, layers
 
 
@@ -92,7 +93,7 @@ def _tensors(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     try:
         with safe_open(str(file), framework="numpy") as handle:
             structure = json.loads((handle.metadata() or {}).get("shiftwright", "{}"))
-            slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118  (not a mapping)
+            slices = {name: handle.get_slice(name) for name in handle.keys()}
             tensors = [{"tensor": name, "type": part.get_dtype(), "shape": "x".join(map(str, part.get_shape())) or "1"}
                        for name, part in slices.items()]
     except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError, OSError) as error:

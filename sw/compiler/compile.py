@@ -6,16 +6,16 @@ from collections.abc import Mapping
 import numpy as np
 
 from ...hw.arch.config import AcceleratorConfig
-from ...hw.arch.errors import CapacityError
+from ...hw.arch.errors import CapacityError, ModelError
 from ...hw.arch.image import DESCRIPTOR_TAG, HEADER_WORDS, Flag
 from ..codec.alphabet import EncodedLayer, encode_layer, shared_row
 from ..image import Image
 from ..network import Layer, QuantizedNetwork
 from .checks import check_network, input_ranges
-from .cycles import LayerCycles, layer_cycles, watchdog
+from .cycles import LayerCycles, layer_cycles, pixel_cycles_of, watchdog
 from .descriptor import SECTIONS, pack_descriptor, pack_header
 from .memory import Allocation, allocate
-from .parameters import Scales, pack_parameters
+from .parameters import Scales, pack_parameters, parameter_shape
 from .placement import TensorPlacement
 from .proof import Proof, prove
 from .tables import code_table, dictionary_words, kernel_tables
@@ -175,7 +175,8 @@ def _compile_layer(layer: Layer, x_range: tuple[int, int], memory: Allocation,
     dictionary = dictionary_words(encoded.entries)
     operations = np.broadcast_to(encoded.cycles_per_row, layer.target.channels)
     cycles = layer_cycles(config, kernel=layer.kernel, dict_words=dictionary.size, out=layer.target.shape[1:],
-                          raw=layer.raw, row_operations=operations)
+                          row_operations=operations, pixel_cycles=pixel_cycles_of(scales.count, layer.raw),
+                          row_words=parameter_shape(parameters.words, parameters.flags, layer.target.channels)[1])
     flags = parameters.flags
     for flag, on in ((Flag.MAX, layer.op == "maxpool"), (Flag.X_SIGNED, layer.source.signed), (Flag.RAW, layer.raw),
                      (Flag.SHARED_ROW, layer.op != "conv")):
@@ -200,7 +201,7 @@ def _compile_layer(layer: Layer, x_range: tuple[int, int], memory: Allocation,
 
 def _encode(layer: Layer, config: AcceleratorConfig) -> EncodedLayer:
     if layer.op != "conv":
-        return shared_row(layer.kernel[0] * layer.kernel[1], config.truncate)
+        return shared_row(layer.kernel[0] * layer.kernel[1], config.truncate, max_code_bits=config.max_code_bits)
     assert layer.indices is not None
     channels = layer.indices.shape[1]
     in_tap_order = layer.indices.transpose(0, 2, 3, 1).reshape(layer.indices.shape[0], -1)
@@ -208,8 +209,8 @@ def _encode(layer: Layer, config: AcceleratorConfig) -> EncodedLayer:
         return encode_layer(np.ascontiguousarray(in_tap_order), layer.codebook, channels=channels,
                             kernel_width=layer.kernel[1], max_code_bits=config.max_code_bits,
                             dict_depth=config.dict_depth)
-    except CapacityError as error:
-        raise CapacityError(f"layer {layer.name}: {error}") from None
+    except ModelError as error:
+        raise type(error)(f"layer {layer.name}: {error}") from None
 
 
 def _geometry(layer: Layer, source: TensorPlacement, target: TensorPlacement,

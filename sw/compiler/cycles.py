@@ -2,7 +2,8 @@
 
 The model is the datapath's: tables load at one word a cycle; then every micro-operation takes a cycle in every pixel
 block; a row is replayed from the row buffer for every block after the first; and a pass over a row can't be shorter
-than the drain of the accumulators of the pass before, since the accumulators are double-buffered.
+than the drain of the accumulators of the pass before, since the accumulators are double-buffered. Between two rows the
+parameters of the next are fetched. The constants below are those of the hardware's pipeline.
 """
 
 import dataclasses
@@ -12,10 +13,11 @@ import numpy as np
 
 from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import ImageError
-from ...hw.arch.image import DESCRIPTOR_WORDS, WATCHDOG_UNIT, Flag
+from ...hw.arch.image import DESCRIPTOR_WORDS, KERNEL_ENTRY_WORDS, WATCHDOG_UNIT, Flag
 from ..codec.bitstream import decode_rows
 from ..codec.huffman import CanonicalCode
 from .descriptor import LayerView
+from .parameters import parameter_shape
 from .placement import RAW_BYTES
 
 if TYPE_CHECKING:
@@ -25,8 +27,15 @@ __all__ = ["LayerCycles", "layer_cycles", "predict", "watchdog"]
 
 REPLAY_BUBBLES = 2
 """Cycles lost at the turn of a row pass when the row is replayed for several blocks."""
-DRAIN_PER_VALUE = 1
-"""Cycles to write one byte of one lane's output."""
+PASS_MINIMUM = 4
+"""Least cycles between two ends of row."""
+SCALE_TERM_CYCLES = 2
+"""Cycles that each scale term after the first adds to the one cycle that requantizing a pixel takes."""
+ROW_TURN = 12
+"""Cycles from a row's last end of row to its first pixel in the requantizer, and from its last pixel to the release
+of the next end of row."""
+PARAMETER_CYCLES = 3
+"""Cycles to fetch one parameter word between two rows."""
 PIPELINE = 20
 """Cycles to fill and empty the pipeline, once a layer."""
 WATCHDOG_FACTOR = 2
@@ -59,7 +68,8 @@ class LayerCycles:
 
 
 def layer_cycles(config: AcceleratorConfig, *, kernel: tuple[int, int], dict_words: int, out: tuple[int, int],
-                 raw: bool, row_operations: np.ndarray) -> LayerCycles:
+                 row_operations: np.ndarray, pixel_cycles: np.ndarray | int,
+                 row_words: np.ndarray | int) -> LayerCycles:
     """Predict one layer.
 
     Parameters
@@ -70,17 +80,30 @@ def layer_cycles(config: AcceleratorConfig, *, kernel: tuple[int, int], dict_wor
         Words of the dictionary.
     out : (int, int)
         Height and width of the output map.
-    raw : bool
-        Whether outputs are raw accumulators.
     row_operations : int64 array (output channels,)
         Micro-operations of each row, end of row included.
+    pixel_cycles : int64 array (output channels,) or int
+        Cycles to requantize a pixel (:func:`pixel_cycles_of`).
+    row_words : int64 array (output channels,) or int
+        Parameter words that are fetched for each row.
     """
+    operations = np.asarray(row_operations, np.int64)
     blocks = -(-out[0] // config.lanes_y) * -(-out[1] // config.lanes_x)
-    load = DESCRIPTOR_WORDS + 3 * (kernel[0] + kernel[1]) + config.max_code_bits + dict_words
-    drain = config.lanes * DRAIN_PER_VALUE * (RAW_BYTES if raw else 1)
-    passes = np.maximum(np.asarray(row_operations, np.int64) + (REPLAY_BUBBLES if blocks > 1 else 0), drain)
-    return LayerCycles(load=load, compute=blocks * int(passes.sum()) + PIPELINE,
-                       operations=blocks * int(np.sum(row_operations)))
+    load = DESCRIPTOR_WORDS + KERNEL_ENTRY_WORDS * (kernel[0] + kernel[1]) + config.max_code_bits + dict_words
+    pixels = 1 if out == (1, 1) else config.lanes
+    drain = np.broadcast_to(pixels * np.asarray(pixel_cycles, np.int64), operations.shape)
+    issue = operations + (REPLAY_BUBBLES if blocks > 1 else 0)
+    # A row begins under the drain of the row before, and its first end of row waits for that and for its parameters.
+    turn = np.concatenate(([0], drain[:-1])) + ROW_TURN + PARAMETER_CYCLES * np.asarray(row_words, np.int64)
+    first = np.maximum(issue, turn)
+    others = np.maximum(issue, np.maximum(drain, PASS_MINIMUM))
+    compute = int(first.sum() + (blocks - 1) * others.sum() + drain[-1]) + PIPELINE
+    return LayerCycles(load=load, compute=compute, operations=blocks * int(operations.sum()))
+
+
+def pixel_cycles_of(count: np.ndarray, raw: bool) -> np.ndarray:
+    """Cycles that requantizing a pixel takes: by the number of scale terms, int64 (channels,), or of raw bytes."""
+    return np.full_like(count, RAW_BYTES) if raw else 1 + SCALE_TERM_CYCLES * (count - 1)
 
 
 def watchdog(cycles: LayerCycles) -> int:
@@ -96,10 +119,14 @@ def predict(image: "Image") -> tuple[LayerCycles, ...]:
     ImageError
         If a stream can't be decoded.
     """
-    return tuple(layer_cycles(
-        image.config, kernel=layer.kernel, dict_words=layer.fields["dict_words"],
-        out=(layer.fields["out_h"], layer.fields["out_w"]), raw=Flag.RAW in layer.flags,
-        row_operations=_row_operations(layer)) for layer in image.layers)
+    found = []
+    for layer in image.layers:
+        count, row_words = parameter_shape(layer.parts["parameters"], layer.flags, layer.fields["rows"])
+        found.append(layer_cycles(
+            image.config, kernel=layer.kernel, dict_words=layer.fields["dict_words"],
+            out=(layer.fields["out_h"], layer.fields["out_w"]), row_operations=_row_operations(layer),
+            pixel_cycles=pixel_cycles_of(count, Flag.RAW in layer.flags), row_words=row_words))
+    return tuple(found)
 
 
 def _row_operations(layer: LayerView) -> np.ndarray:

@@ -4,11 +4,11 @@ import dataclasses
 
 import numpy as np
 
-from ...hw.arch.errors import CapacityError, ModelError
+from ...hw.arch.errors import CapacityError, ImageError, ModelError
 from ...hw.arch.image import SCALE_EXTRA_MAX, SCALE_SHIFT_BITS, Flag
 from ..network import Layer
 
-__all__ = ["Parameters", "Scales", "pack_parameters"]
+__all__ = ["Parameters", "Scales", "pack_parameters", "parameter_shape"]
 
 MAX_STEP = 31
 """Largest right shift before a further scale term (5 bits)."""
@@ -130,3 +130,34 @@ def pack_parameters(layer: Layer, scales: Scales) -> Parameters:
         return Parameters(words=words.astype(np.uint16), flags=flags | Flag.SHARED_SCALE)
     parts = [word for channel in range(rows) for word in (*columns[channel].tolist(), *scales.words(channel))]
     return Parameters(words=np.array(parts, dtype=np.uint16), flags=flags)
+
+
+def parameter_shape(words: np.ndarray, flags: Flag, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Read back how parameter words divide into rows.
+
+    Returns
+    -------
+    count, words : int64 arrays (rows,)
+        Scale terms of each row, and words that stand in each row (a shared scale counts for none).
+
+    Raises
+    ------
+    ImageError
+        If the words end before the last row.
+    """
+    bias = (2 if Flag.WIDE_BIAS in flags else 1) if Flag.BIAS in flags else 0
+    count, per_row = np.empty(rows, np.int64), np.full(rows, bias, np.int64)
+    at, shared = 0, Flag.SHARED_SCALE in flags
+    for row in range(1 if shared else rows):
+        at += 0 if shared else bias
+        if at >= words.size:
+            raise ImageError(f"the parameters end at word {words.size}, before the scale of row {row}; "
+                             f"compile the network again")
+        extra = int(words[at]) >> SCALE_SHIFT_BITS & SCALE_EXTRA_MAX
+        at += 1 + (extra + 1) // 2
+        count[row] = 1 + extra
+        if not shared:
+            per_row[row] += 1 + (extra + 1) // 2
+    if shared:
+        count[:] = count[0]
+    return count, per_row

@@ -19,10 +19,12 @@ from ..network import Layer, Term
 from .parameters import Scales
 from .placement import RAW_BITS
 
-__all__ = ["HEADROOM", "Proof", "accumulator_range", "prove"]
+__all__ = ["Proof", "accumulator_range", "prove"]
 
-HEADROOM = 2
-"""Bits that the requantizer is wider than the accumulator."""
+BIAS_HEADROOM = 1
+"""Bits that the register of accumulator plus bias is wider than the accumulator."""
+SCALE_HEADROOM = 2
+"""Bits that the registers of the scaled accumulator are wider than the accumulator."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,32 +118,29 @@ def prove(layer: Layer, x_range: tuple[int, int], scales: Scales, config: Accele
     low, high, prefix_low, prefix_high = accumulator_range(layer, x_range, config.truncate)
     _require(layer, "the accumulator", prefix_low, prefix_high, config.acc_width,
              f"raise acc_width (now {config.acc_width}) to %d, or use fewer activation bits or a lower max_shift")
-    wide = config.acc_width + HEADROOM
     bias = np.asarray(layer.bias, np.int64)
     ends = np.stack((low + bias, high + bias))
-    if layer.raw:
-        _require(layer, "accumulator plus bias", ends[0], ends[1], min(wide, RAW_BITS),
-                 "it needs %d bits; lower the bias or max_shift, or requantize the output")
-    else:
-        _prove_requantizer(layer, ends, scales, wide)
+    width = min(config.acc_width + BIAS_HEADROOM, RAW_BITS if layer.raw else 64)
+    _require(layer, "accumulator plus bias", ends[0], ends[1], width,
+             f"it needs %d bits; raise acc_width (now {config.acc_width}), or lower the bias or max_shift")
+    if not layer.raw:
+        _prove_scaling(layer, ends, scales, config.acc_width)
     return Proof(low=int(prefix_low.min()), high=int(prefix_high.max()))
 
 
-def _prove_requantizer(layer: Layer, t: np.ndarray, scales: Scales, wide: int) -> None:
-    """Bound accumulator plus bias, every Horner step and the rounded sum; `t` holds both ends, (2, channels)."""
-    advice = (f"it needs %d bits, and has {HEADROOM} more than acc_width; raise acc_width, or lower the bias, the "
-              f"shift or max_shift")
-    _require(layer, "accumulator plus bias", t[0], t[1], wide, advice)
+def _prove_scaling(layer: Layer, t: np.ndarray, scales: Scales, acc_width: int) -> None:
+    """Bound every Horner step; `t` holds both ends of accumulator plus bias, (2, channels).
+
+    Rounding needs no room of its own: the hardware adds its half after the final shift, at half the unit.
+    """
     sign = np.where(scales.negative, -1, 1)
     r = t * sign[:, 0]
-    _require(layer, "the scaled accumulator (term 0)", r.min(axis=0), r.max(axis=0), wide, advice)
-    for number in range(1, sign.shape[1]):
-        active = number < scales.count
-        r = np.where(active, (r >> scales.step[:, number]) + t * sign[:, number], r)
-        _require(layer, f"the scaled accumulator (term {number})", r.min(axis=0), r.max(axis=0), wide, advice)
-    half = np.where(scales.final > 0, 1 << np.maximum(scales.final - 1, 0), 0)
-    rounded = r + half
-    _require(layer, "the scaled accumulator plus rounding", rounded.min(axis=0), rounded.max(axis=0), wide, advice)
+    for number in range(sign.shape[1]):
+        if number:
+            r = np.where(number < scales.count, (r >> scales.step[:, number]) + t * sign[:, number], r)
+        _require(layer, f"the accumulator scaled by {number + 1} terms", r.min(axis=0), r.max(axis=0),
+                 acc_width + SCALE_HEADROOM,
+                 f"it needs %d bits; raise acc_width (now {acc_width}), or lower the bias or max_shift")
 
 
 def _require(layer: Layer, what: str, low: np.ndarray, high: np.ndarray, width: int, advice: str) -> None:
