@@ -5,10 +5,10 @@ an array operation over the lanes. A step looks ``index_bits`` bits up in a tabl
 they begin with.
 
 A lane does not know where the first codeword of its chunk begins. It guesses, by decoding the bits before the chunk
-first: a Huffman decoder that starts at a wrong bit soon falls into step. The guess is then checked: lane i is right when
+first: a Huffman decoder that starts at a wrong bit soon falls into step. The guess is then checked: lane i is right if
 it begins where lane i - 1 ends and lane i - 1 is right. Lanes that were wrong decode again. A code that does
-not fall into step (equal lengths, say) is caught after a few rounds: then the lanes decode their chunk from all possible
-first bits, positions only, and the true ones are found by following these maps from lane to lane. So the
+not fall into step (equal lengths, say) is caught after a few rounds: then the lanes decode their chunk from every possible
+first bit, positions only, and the true ones are found by following these maps from lane to lane. So the
 result is exact for every code and every input.
 """
 
@@ -92,7 +92,8 @@ class _Lanes:
     def run(self, starts: np.ndarray, ends: np.ndarray, record: bool) -> tuple[np.ndarray, np.ndarray | None]:
         """Decode each lane from its start to the first codeword that begins at or after its end.
 
-        Returns the positions reached, int64 (lanes,), and with ``record`` the states of all steps, int32 (steps, lanes).
+        Returns the positions reached, int64 (lanes,), and with ``record`` the states of all steps, int32
+        (steps, lanes).
         """
         tables, windows = self.tables, self.windows
         size, index_bits = 1 << tables.index_bits, tables.index_bits

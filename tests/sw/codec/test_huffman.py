@@ -12,7 +12,7 @@ FREQS = st.lists(st.one_of(st.integers(0, 5), st.integers(0, 10**9)), min_size=1
 
 
 def total_bits(freqs, lengths):
-    return sum(int(f) * int(length) for f, length in zip(freqs, lengths))
+    return sum(int(f) * int(length) for f, length in zip(freqs, lengths, strict=True))
 
 
 def kraft(lengths):
@@ -83,7 +83,7 @@ def test_canonical_codewords(freqs, max_len):
     counts = [int(np.count_nonzero(lengths == n)) for n in range(1, max_len + 1)]
     assert code.counts(max_len).tolist() == counts
     expected = textbook.canonical_codewords(counts)
-    assert [format(int(c), f"0{int(n)}b") for c, n in zip(code.codes, code.lengths)] == expected
+    assert [format(int(c), f"0{int(n)}b") for c, n in zip(code.codes, code.lengths, strict=True)] == expected
     again = CanonicalCode.from_counts(counts)
     assert again.codes.tolist() == code.codes.tolist()
     assert code.complete is (kraft(lengths) == 1)

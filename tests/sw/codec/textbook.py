@@ -24,7 +24,7 @@ def brute_force_bits(freqs, max_len):
     best = None
     for lengths in itertools.combinations_with_replacement(range(1, max_len + 1), len(used)):
         if sum(2 ** (max_len - length) for length in lengths) <= 2 ** max_len:
-            total = sum(f * length for f, length in zip(used, lengths))
+            total = sum(f * length for f, length in zip(used, lengths, strict=True))
             best = total if best is None else min(best, total)
     return best
 
@@ -74,8 +74,8 @@ def decode(words, codewords, count):
 def walk(entries, symbols, taps, limit):
     """Run a layer's dictionary entries with a tap pointer.
 
-    Returns for each row a dictionary tap -> list of (neg, shift), and the number of micro-operations. The pointer rule is
-    checked between each two operations of a row.
+    Returns for each row a dictionary tap -> list of (neg, shift), and the number of micro-operations. The pointer rule
+    is checked between each two operations of a row.
     """
     rows, cycles = [], []
     position, post, row, steps = 0, 0, {}, 0
