@@ -1,0 +1,138 @@
+"""Parameter words: read back and run as the hardware does, they are the network's requantization."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from shiftwright.hw.arch.errors import CapacityError, ModelError
+from shiftwright.hw.arch.image import Flag
+from shiftwright.sw.compiler.parameters import Scales, pack_parameters, parameter_shape
+from shiftwright.sw.network import Layer, Term
+from tests.networks import conv, tensor
+
+
+def layer_with(rng: np.random.Generator, **options: object) -> Layer:
+    return conv(rng, tensor("input", 2, 6, 6), "layer", **{"channels": 6, **options})  # type: ignore[arg-type]
+
+
+def read_rows(words: list[int], flags: Flag, rows: int) -> list[tuple[int, int, list[tuple[int, bool]]]]:
+    """(bias, final shift, [(right shift, negative), ...]) of every row, read as docs/image.md says."""
+    at = 0
+
+    def take() -> int:
+        nonlocal at
+        at += 1
+        return words[at - 1]
+
+    def scale() -> tuple[int, list[tuple[int, bool]]]:
+        first = take()
+        terms = [(0, bool(first >> 8 & 1))]
+        extra = first >> 6 & 3
+        packed = [take() for _ in range((extra + 1) // 2)]
+        terms += [(byte & 31, bool(byte >> 5 & 1)) for word in packed for byte in (word & 255, word >> 8)][:extra]
+        return first & 63, terms
+
+    found = []
+    shared = scale() if Flag.SHARED_SCALE in flags else None
+    for _ in range(rows):
+        bias = 0
+        if Flag.BIAS in flags:
+            bits = 32 if Flag.WIDE_BIAS in flags else 16
+            bias = take() | (take() << 16 if bits == 32 else 0)
+            bias -= (bias >> bits - 1) << bits
+        found.append((bias, *(shared or scale())))
+    assert at == len(words)
+    return found
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_words_requantize_like_the_definition(rng: np.random.Generator, per_channel: bool, wide: bool) -> None:
+    for _ in range(30):
+        layer = layer_with(rng, per_channel=per_channel, scale_terms=4)
+        if wide:
+            layer = dataclasses.replace(layer, bias=layer.bias + 40_000)
+        parameters = pack_parameters(layer, Scales.of(layer))
+        rows = read_rows(parameters.words.tolist(), parameters.flags, layer.target.channels)
+        assert Flag.WIDE_BIAS in parameters.flags or not wide
+        acc = rng.integers(-1 << 20, 1 << 20, size=64)
+        for channel, (bias, final, terms) in enumerate(rows):
+            assert bias == layer.bias[channel]
+            t = acc + bias
+            r = -t if terms[0][1] else t
+            for step, negative in terms[1:]:
+                r = (r >> step) + (-t if negative else t)
+            found = (r + ((1 << final) >> 1)) >> final
+            scale = sum(-(1 << term.shift) if term.neg else 1 << term.shift for term in layer.scale[channel])
+            shift = int(layer.shift[channel])
+            np.testing.assert_array_equal(found, (t * scale + ((1 << shift) >> 1)) >> shift)
+
+
+def test_equal_scales_are_shared_and_zero_biases_left_out(rng: np.random.Generator) -> None:
+    layer = layer_with(rng, per_channel=False, scale_terms=1, bias=0.0)
+    layer = dataclasses.replace(layer, shift=np.full(6, 5, np.int64))
+    parameters = pack_parameters(layer, Scales.of(layer))
+    assert parameters.flags == Flag.SHARED_SCALE
+    assert parameters.words.size == 1
+
+
+def test_one_different_shift_makes_scales_separate(rng: np.random.Generator) -> None:
+    layer = layer_with(rng, per_channel=False, scale_terms=1, bias=0.0)
+    layer = dataclasses.replace(layer, shift=np.array([5, 5, 5, 5, 5, 6]))
+    parameters = pack_parameters(layer, Scales.of(layer))
+    assert parameters.flags == Flag(0)
+    assert parameters.words.size == 6
+
+
+def test_bias_of_one_word_at_the_edges(rng: np.random.Generator) -> None:
+    layer = layer_with(rng, raw=True)
+    for bias, flag in ((-32768, Flag(0)), (32767, Flag(0)), (-32769, Flag.WIDE_BIAS), (32768, Flag.WIDE_BIAS)):
+        edge = dataclasses.replace(layer, bias=np.array([bias, 0, 0, 0, 0, 0]))
+        assert pack_parameters(edge, Scales.of(edge)).flags == Flag.SHARED_SCALE | Flag.BIAS | flag
+
+
+def test_shape_of_rows_is_read_back(rng: np.random.Generator) -> None:
+    for per_channel in (False, True):
+        for _ in range(10):
+            layer = layer_with(rng, per_channel=per_channel, scale_terms=4, bias=float(rng.integers(2)))
+            scales = Scales.of(layer)
+            parameters = pack_parameters(layer, scales)
+            count, words = parameter_shape(parameters.words, parameters.flags, 6)
+            np.testing.assert_array_equal(count, scales.count)
+            shared = len(scales.words(0)) if Flag.SHARED_SCALE in parameters.flags else 0
+            assert words.sum() + shared == parameters.words.size
+
+
+def scaled(layer: Layer, shifts: tuple[int, ...], shift: int) -> Layer:
+    return dataclasses.replace(layer, scale=(tuple(Term(False, s) for s in shifts),) * 6,
+                               shift=np.full(6, shift, np.int64))
+
+
+@pytest.mark.parametrize(("shifts", "shift", "message"), [
+    ((), 4, "must have 1 to 4 terms, not 0"), ((0, 1, 2, 3, 4), 9, "must have 1 to 4 terms, not 5"),
+    ((1, 2), 4, r"exponents from 0 that rise by 1 to 31, not \[1, 2\]"),
+    ((0, 2, 2), 4, r"exponents from 0 that rise by 1 to 31, not \[0, 2, 2\]"),
+    ((0, 32), 40, r"exponents from 0 that rise by 1 to 31, not \[0, 32\]"),
+    ((0, 4), 4, "has shift 4, which must be above its greatest exponent 4"),
+    ((0,), -1, "has shift -1, which must be"), ((0,), 64, "at most 63"),
+])
+def test_scale_that_breaks_a_rule_is_refused(rng: np.random.Generator, shifts: tuple[int, ...], shift: int,
+                                             message: str) -> None:
+    with pytest.raises(ModelError, match=f"layer layer, channel 0: its scale .*{message}"):
+        Scales.of(scaled(layer_with(rng), shifts, shift))
+
+
+def test_bias_beyond_32_bits_is_refused(rng: np.random.Generator) -> None:
+    layer = layer_with(rng)
+    layer = dataclasses.replace(layer, bias=np.array([0, 0, 1 << 31, 0, 0, 0]))
+    with pytest.raises(CapacityError, match="layer layer, channel 2: a bias must fit 32 bits, not 2147483648"):
+        pack_parameters(layer, Scales.of(layer))
+
+
+def test_missing_values_are_refused(rng: np.random.Generator) -> None:
+    layer = layer_with(rng)
+    with pytest.raises(ModelError, match="bias must have one value for each of the 6 output channels"):
+        pack_parameters(dataclasses.replace(layer, bias=np.zeros(5, np.int64)), Scales.of(layer))
+    with pytest.raises(ModelError, match="scale and shift must have one value for each of the 6"):
+        Scales.of(dataclasses.replace(layer, scale=layer.scale[:5]))
