@@ -68,9 +68,10 @@ def run_yosys(script: str, directory: Path) -> str:
         raise ToolError(f"{path}: took more than {TIMEOUT} s") from None
     except OSError as error:
         raise ToolError(f"{path}: can't run: {error.strerror}") from None
-    log = directory / "yosys.log"
+    log = (directory / "yosys.log").read_text(errors="replace") if (directory / "yosys.log").exists() else ""
     if done.returncode:
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        # With -q, the reason is sometimes only in the log.
+        lines = [line for line in (done.stdout + done.stderr + log).splitlines() if line.strip()]
         errors = [line for line in lines if line.startswith("ERROR")] or lines[-5:]
         raise ToolError(f"yosys failed (exit code {done.returncode}): " + "\n".join(errors))
-    return log.read_text(errors="replace")
+    return log
