@@ -5,12 +5,13 @@ code with the compiler, the packer and the codec, and evaluates the terms of the
 
 A product is ``(x << shift) >> truncate`` with ``truncate = max_shift - guard_bits``. For a term with
 ``shift >= truncate`` that is x times a whole power of two, and all such terms of a weight add up to one integer weight.
-A term with a smaller shift drops low bits of x before its sign is applied, so those terms are summed
-apart, one matrix product for each distinct ``x >> (truncate - shift)``. Matrix products of integers are computed in float32 where
-a bound on every partial sum proves them exact, in float64 otherwise.
+A term with a smaller shift drops low bits of x before its sign is applied, so those terms are summed apart, one matrix
+product for each distinct ``x >> (truncate - shift)``. Matrix products of integers are computed in float32 where a bound
+on every partial sum proves them exact, in float64 otherwise.
 """
 
 import dataclasses
+import math
 from collections import defaultdict
 from typing import TYPE_CHECKING, Literal, overload
 
@@ -97,9 +98,13 @@ def run(network: QuantizedNetwork, x: np.ndarray, *, layers: bool = False) -> np
 
 def predict(network: QuantizedNetwork, images: np.ndarray, *, batch: int = 1000) -> np.ndarray:
     """Classes (int64, (N,)) of uint8 images (N, C, H, W): the index of the greatest output, the first on a tie."""
-    classes = [np.argmax(run(network, network.quantize_input(images[start:start + batch] / PIXEL_SCALE))
-                         .reshape(len(images[start:start + batch]), -1), axis=1)
-               for start in range(0, len(images), batch)]
+    if math.prod(images.shape[1:]) != math.prod(network.input.shape):
+        raise ModelError(f"the network takes inputs of shape {network.input.shape}; data of shape {images.shape[1:]} "
+                         f"doesn't fit")
+    classes = []
+    for start in range(0, len(images), batch):
+        x = network.quantize_input(images[start:start + batch] / PIXEL_SCALE)
+        classes.append(run(network, x).reshape(len(x), -1).argmax(axis=1))
     return np.concatenate(classes) if classes else np.zeros(0, np.int64)
 
 
@@ -137,8 +142,8 @@ def _run_chunk(network: QuantizedNetwork, prepared: list[_Prepared], images: np.
     for item in prepared:
         layer = item.layer
         if layer.source.name not in tensors:
-            raise ModelError(f"layer {layer.name}: its source {layer.source.name!r} is neither the network's input nor an "
-                             f"earlier layer's output")
+            raise ModelError(f"layer {layer.name}: its source {layer.source.name!r} is neither the network's input "
+                             f"nor an earlier layer's output")
         x = tensors[layer.source.name]
         acc = _pool(layer, x) if layer.op != "conv" else _convolve(item, x)
         _check_width(layer, acc, network.acc_bits, "accumulator")
@@ -153,8 +158,9 @@ def _check_width(layer: Layer, values: "torch.Tensor", bits: int, what: str) -> 
         return
     low, high = int(values.min()), int(values.max())
     if low < -(1 << bits - 1) or high >= 1 << bits - 1:
-        raise ModelError(f"layer {layer.name}: {what} reaches {low if low < -(1 << bits - 1) else high}, outside of {bits} "
-                         f"signed bits; widen the accumulator or lower the weights' fractional bits")
+        worst = low if low < -(1 << bits - 1) else high
+        raise ModelError(f"layer {layer.name}: {what} reaches {worst}, outside of {bits} signed bits; widen the "
+                         f"accumulator or lower the weights' fractional bits")
 
 
 def _prepare(layer: Layer, truncate: int) -> _Prepared:
@@ -253,7 +259,8 @@ def _rescale(layer: Layer, total: "torch.Tensor", terms: tuple[Term, ...], shift
     import torch
 
     if shift < 0 or not terms:
-        raise ModelError(f"layer {layer.name}: a channel needs a scale term and a shift of at least 0, not {terms}, {shift}")
+        raise ModelError(f"layer {layer.name}: a channel needs a scale term and a shift of at least 0, not {terms} and "
+                         f"{shift}")
     bits = int(total.abs().max()).bit_length() + max(term.shift for term in terms) + 2 if total.numel() else 0
     if max(bits, shift) > INT64_BITS - 1:
         return _rescale_big(layer, total, terms, shift)

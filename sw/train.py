@@ -98,8 +98,8 @@ def train(network: str, dataset: Dataset, *, test: Dataset | None = None, epochs
           progress: Progress | None = None, data_dir: str | Path | None = None) -> "tuple[nn.Module, float]":
     """Train a network of the zoo in float.
 
-    AdamW with a one-cycle cosine schedule and label-preserving random shifts (as the zoo says). Equal arguments give equal weights on
-    one machine with one number of threads.
+    AdamW with a one-cycle cosine schedule, and random shifts of the images where the zoo says so. Equal arguments give
+    equal weights on one machine with one number of threads.
 
     Parameters
     ----------
@@ -146,7 +146,8 @@ def train(network: str, dataset: Dataset, *, test: Dataset | None = None, epochs
         module = info.build()
     steps = -(-len(labels) // info.batch)
     optimizer = torch.optim.AdamW(module.parameters(), lr=info.learning_rate, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, info.learning_rate, total_steps=epochs * steps, pct_start=0.2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, info.learning_rate, total_steps=epochs * steps, pct_start=0.2)
     module.train()
     for epoch in range(1, epochs + 1):
         total = 0.0
@@ -201,7 +202,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise ModelError(f"{path}: is {kind}, not a float checkpoint ({FORMAT!r}); {remedy}")
     try:
         network, dataset = str(metadata["network"]), str(metadata["dataset"])
-        numbers = float(metadata["float_accuracy"]), int(metadata["epochs"]), int(metadata["seed"]), int(metadata["parameters"])
+        measured = float(metadata["float_accuracy"])
+        epochs, seed, parameters = (int(metadata[name]) for name in ("epochs", "seed", "parameters"))
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: damaged checkpoint metadata: {error!r}; {remedy}") from None
     module = network_info(network).build()
@@ -210,4 +212,4 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     except RuntimeError as error:
         raise ModelError(f"{path}: its tensors don't fit network {network!r}: {error}; {remedy}") from None
     module.eval()
-    return Checkpoint(module, network, dataset, *numbers)
+    return Checkpoint(module, network, dataset, measured, epochs, seed, parameters)

@@ -124,7 +124,8 @@ _CLOTHES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt"
 _OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _SOURCES = {
     "mnist": _Source((1, 28, 28), _DIGITS, _idx_layouts, _read_idx, _idx_remotes(_MNIST_BASES, _MNIST, True)),
-    "fashion-mnist": _Source((1, 28, 28), _CLOTHES, _idx_layouts, _read_idx, _idx_remotes(_FASHION_BASES, _FASHION, False)),
+    "fashion-mnist": _Source((1, 28, 28), _CLOTHES, _idx_layouts, _read_idx,
+                             _idx_remotes(_FASHION_BASES, _FASHION, False)),
     "cifar10": _Source((3, 32, 32), _OBJECTS, _cifar_layouts, _read_cifar, lambda split: [_CIFAR]),
     "svhn": _Source((3, 32, 32), _DIGITS, lambda split: [[(f"{split}_32x32.mat",)]],
                     lambda split, layout, paths: formats.read_svhn(paths[0]),
@@ -152,10 +153,10 @@ def _digits(split: Split) -> Dataset:
 def load(name: str, *, split: Split = "test", data_dir: str | Path | None = None) -> Dataset:
     """Load a data set.
 
-    ``digits`` is inside scikit-learn: 1,437 training and 360 test images (36 a class, a fixed choice), pixel values 0 to
-    16 times 15. The others are searched in ``data_dir``, in the folder that the environment variable
-    ``SHIFTWRIGHT_DATA`` names, and in the cache folder (``~/.cache/shiftwright``), each time in the folder itself and in
-    its sub-folder ``name``; then downloaded from the data set's home into the cache folder, with a SHA-256 check.
+    ``digits`` is inside scikit-learn: 1,437 training and 360 test images (36 a class, a fixed choice), its pixel values
+    of 0 to 16 times 15. The others are searched in ``data_dir``, in the folder that the environment variable
+    ``SHIFTWRIGHT_DATA`` names, and in the cache folder (``~/.cache/shiftwright``), each time in the folder itself and
+    in its sub-folder ``name``; then downloaded from the data set's home into the cache folder, with a SHA-256 check.
 
     Parameters
     ----------
@@ -195,9 +196,10 @@ def load(name: str, *, split: Split = "test", data_dir: str | Path | None = None
                 f"data set {name} ({split}) is not here: {wanted} not found in {', '.join(map(str, folders))}, and "
                 f"{error}; put the files in one of these folders, or name theirs with --data-dir or {fetch.ENVIRONMENT}"
             ) from None
-        found = fetch.find([fetch.cache_folder() / name], layouts)
+        cache = fetch.cache_folder() / name
+        found = fetch.find([cache], layouts)
         if found is None:
-            raise DataError(f"data set {name} ({split}): the download vanished from {fetch.cache_folder() / name}; try again")
+            raise DataError(f"data set {name} ({split}): the download vanished from {cache}; try again")
     images, labels = source.read(split, *found)
     _check(name, source, images, labels, found[1])
     return Dataset(images, labels, name, split, source.classes)
@@ -220,7 +222,8 @@ def locate(name: str, *, split: Split = "test", data_dir: str | Path | None = No
 def _check(name: str, source: _Source, images: np.ndarray, labels: np.ndarray, paths: list[Path]) -> None:
     where = ", ".join(map(str, paths))
     if images.shape[1:] != source.shape:
-        raise DataError(f"{where}: {name} images have shape {source.shape}, not {images.shape[1:]}; these are other files")
+        raise DataError(f"{where}: {name} images have shape {source.shape}, not {images.shape[1:]}; these are other "
+                        f"files")
     if len(images) != len(labels):
         raise DataError(f"{where}: {len(images)} images but {len(labels)} labels; fetch both files again")
     if not len(labels):

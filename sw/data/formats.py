@@ -61,14 +61,14 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
         raise DataError(f"{path}: {len(content)} bytes are too few for an IDX header of {header}; {_MEND}")
     magic, *shape = struct.unpack(f">{1 + dimensions}I", content[:header])
     if magic != 0x0800 | dimensions:
-        raise DataError(f"{path}: begins with 0x{magic:08x}; an IDX file of bytes in {dimensions} dimensions begins with "
-                        f"0x{0x0800 | dimensions:08x}; {_MEND}")
+        raise DataError(f"{path}: begins with 0x{magic:08x}; an IDX file of bytes in {dimensions} dimensions begins "
+                        f"with 0x{0x0800 | dimensions:08x}; {_MEND}")
     size = 1
     for extent in shape:
         size *= extent
     if len(content) - header != size:
-        raise DataError(f"{path}: its header promises {'x'.join(map(str, shape))} = {size} bytes, but {len(content) - header} "
-                        f"follow; {_MEND}")
+        raise DataError(f"{path}: its header promises {'x'.join(map(str, shape))} = {size} bytes, but "
+                        f"{len(content) - header} follow; {_MEND}")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
@@ -88,7 +88,8 @@ def read_cifar(content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
     labels : int64 array (N,)
     """
     if not content or len(content) % CIFAR_RECORD:
-        raise DataError(f"{where}: {len(content)} bytes are not a whole number of CIFAR-10 records of {CIFAR_RECORD}; {_MEND}")
+        raise DataError(f"{where}: {len(content)} bytes are not a whole number of CIFAR-10 records of "
+                        f"{CIFAR_RECORD}; {_MEND}")
     records = np.frombuffer(content, np.uint8).reshape(-1, CIFAR_RECORD)
     return records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0].astype(np.int64)
 
@@ -109,7 +110,8 @@ def read_cifar_archive(path: Path, names: list[str]) -> tuple[np.ndarray, np.nda
                 if name not in names or not member.isfile():
                     continue
                 if member.size > MAX_BYTES:
-                    raise DataError(f"{path}: member {member.name} has {member.size} bytes, more than {MAX_BYTES}; {_MEND}")
+                    raise DataError(f"{path}: member {member.name} has {member.size} bytes, more than "
+                                    f"{MAX_BYTES}; {_MEND}")
                 file = archive.extractfile(member)
                 if file is not None:
                     parts[name] = read_cifar(file.read(), f"{path}: {member.name}")
@@ -124,7 +126,7 @@ def read_cifar_archive(path: Path, names: list[str]) -> tuple[np.ndarray, np.nda
 
 
 def read_svhn(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read an SVHN "format 2" file (MATLAB 5): ``X`` (32, 32, 3, N) uint8 and ``y`` (N, 1), where 10 stands for digit 0.
+    """Read an SVHN "format 2" file (MATLAB 5): ``X`` (32, 32, 3, N) uint8 and ``y`` (N, 1), where 10 is digit 0.
 
     Returns
     -------
@@ -146,7 +148,7 @@ def read_svhn(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[:3] != (32, 32, 3):
         raise DataError(f"{path}: X must be uint8 of shape (32, 32, 3, N), not {images.dtype} {images.shape}; {_MEND}")
     if labels.size != images.shape[3] or labels.dtype.kind not in "ui":
-        raise DataError(f"{path}: y must hold {images.shape[3]} integers, one an image, not {labels.size} of {labels.dtype}; "
-                        f"{_MEND}")
+        raise DataError(f"{path}: y must hold {images.shape[3]} integers, one an image, not {labels.size} of "
+                        f"{labels.dtype}; {_MEND}")
     digits = labels.reshape(-1).astype(np.int64)
     return np.ascontiguousarray(images.transpose(3, 2, 0, 1)), np.where(digits == 10, 0, digits)

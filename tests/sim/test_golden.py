@@ -30,16 +30,18 @@ def random_layer(rng, op, max_shift=7):
     stride, dilation = (rng.randint(1, 3), rng.randint(1, 2)), (rng.randint(1, 2), rng.randint(1, 3))
     padding = tuple(rng.randint(0, kernel[axis % 2] - 1) for axis in range(4))
     out = rng.randint(1, 3), rng.randint(1, 3)
-    size = [max(1, dilation[a] * (kernel[a] - 1) + 1 + stride[a] * (out[a] - 1) - padding[a] - padding[a + 2]) for a in (0, 1)]
-    out = [(size[a] + padding[a] + padding[a + 2] - dilation[a] * (kernel[a] - 1) - 1) // stride[a] + 1 for a in (0, 1)]
+    padded = [padding[axis] + padding[axis + 2] for axis in (0, 1)]
+    reach = [dilation[axis] * (kernel[axis] - 1) + 1 for axis in (0, 1)]
+    size = [max(1, reach[axis] + stride[axis] * (out[axis] - 1) - padded[axis]) for axis in (0, 1)]
+    out = [(size[axis] + padded[axis] - reach[axis]) // stride[axis] + 1 for axis in (0, 1)]
     signed = rng.random() < 0.5
     rows = groups * rng.randint(1, 3) if op == "conv" else channels
     codebook, indices = (), None
     if op == "conv":
         codebook = tuple(tuple(Term(rng.random() < 0.5, shift) for shift in rng.sample(range(max_shift + 1), count))
                          for count in (0, 1, 1, 2, 3))
-        indices = np.array([rng.randrange(5) for _ in range(rows * channels // groups * kernel[0] * kernel[1])], np.uint8)
-        indices = indices.reshape(rows, channels // groups, *kernel)
+        shape = rows, channels // groups, *kernel
+        indices = np.array([rng.randrange(5) for _ in range(int(np.prod(shape)))], np.uint8).reshape(shape)
     return Layer(
         name=op, op=op, source=spec("x", channels, *size, rng.randint(2, 8), signed),
         target=spec("y", rows, *out, 8, True), kernel=kernel, stride=stride, padding=padding, dilation=dilation,
@@ -167,7 +169,8 @@ def test_truncation_precedes_the_sign():
 
 def test_all_layers_by_name_and_in_chunks(monkeypatch):
     first = dense([[1, 2], [3, -4]], raw=False, qmin=0).layers[0]
-    second = dataclasses.replace(dense([[1, 1]]).layers[0], name="last", source=first.target, target=spec("z", 1, 1, 1, 32, True))
+    second = dataclasses.replace(dense([[1, 1]]).layers[0], name="last", source=first.target,
+                                 target=spec("z", 1, 1, 1, 32, True))
     network = QuantizedNetwork(input=first.source, layers=(first, second))
     x = np.array([[5, 6], [7, 1], [0, 2]]).reshape(3, 2, 1, 1)
     monkeypatch.setattr(golden, "CHUNK_ELEMENTS", 4)
