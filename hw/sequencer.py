@@ -2,7 +2,7 @@
 
 import enum
 
-from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, flipped
 
@@ -32,6 +32,11 @@ class Section(enum.IntEnum):
     COLUMNS = 3
     CODES = 4
     DICTIONARY = 5
+
+
+def _table_words(size: Value) -> Value:
+    """Words of a kernel table of ``size`` entries, without a multiplication."""
+    return sum((size << bit for bit in range(2) if KERNEL_ENTRY_WORDS >> bit & 1), start=Const(0))
 
 
 class Sequencer(wiring.Component):
@@ -84,7 +89,7 @@ class Sequencer(wiring.Component):
         total = header[32:]
         sizes = {
             Section.HEADER: HEADER_WORDS, Section.DESCRIPTOR: DESCRIPTOR_WORDS,
-            Section.ROWS: KERNEL_ENTRY_WORDS * layer.kernel[8:], Section.COLUMNS: KERNEL_ENTRY_WORDS * layer.kernel[:8],
+            Section.ROWS: _table_words(layer.kernel[8:]), Section.COLUMNS: _table_words(layer.kernel[:8]),
             Section.CODES: config.max_code_bits, Section.DICTIONARY: layer.dict_words,
         }
 
@@ -157,7 +162,7 @@ class Sequencer(wiring.Component):
                     fail(Status.STREAM_OVERRUN)
                 with m.Else():
                     m.d.comb += self.load_begin.eq(section == Section.DESCRIPTOR)
-                    m.d.sync += [requests.eq(size), responses.eq(size)]
+                    m.d.sync += [requests.eq(size), responses.eq(size), elapsed.eq(0)]
                     m.next = "Load"
             with m.State("Load"):
                 with m.If(responses == 0):
@@ -177,7 +182,7 @@ class Sequencer(wiring.Component):
                         m.next = f"Stream {n + 1}"
             with m.State(f"Stream {len(streams)}"):
                 m.d.comb += self.run.eq(1)
-                m.d.sync += [self.addr_next.eq(addr), elapsed.eq(0)]
+                m.d.sync += self.addr_next.eq(addr)
                 m.next = "Run"
             with m.State("Run"):
                 m.d.sync += elapsed.eq(elapsed + 1)
