@@ -72,7 +72,7 @@ def _image(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         "entries": int(layer.parts["code_table"].sum()), "bytes": 2 * layer.words, "cycles": predicted.total,
     } for number, (layer, place, predicted) in enumerate(zip(image.layers, image.placements, cycles, strict=True))]
 
-    def tensor(place: TensorPlacement) -> str:
+    def tensor(place: "TensorPlacement") -> str:
         return (f"{'x'.join(map(str, place.shape))}, {place.bits} bits {'signed' if place.signed else 'unsigned'}, "
                 f"integer x 2^{place.exponent}")
 

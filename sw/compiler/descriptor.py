@@ -50,12 +50,15 @@ class LayerView:
 
     Parameters
     ----------
+    act_bits : int
+        Width of an activation in memory.
     fields : mapping of str to int
         Descriptor words by the names of :data:`~shiftwright.hw.arch.image.DESCRIPTOR`.
     parts : mapping of str to uint16 array
         Words of each of :data:`SECTIONS`.
     """
 
+    act_bits: int
     fields: Mapping[str, int]
     parts: Mapping[str, np.ndarray]
 
@@ -76,11 +79,11 @@ class LayerView:
 
     @property
     def target(self) -> TensorPlacement:
-        """The output tensor's place; its exponent is not in the model memory and reads 0."""
+        """The output tensor's place. Its exponent is not in the model memory and reads 0; its bits are the memory's."""
         f, raw = self.fields, Flag.RAW in self.flags
         return TensorPlacement(
             base=f["out_base"], channels=f["rows"], height=f["out_h"], width=f["out_w"],
-            phases_y=f["out_phases"] >> 8, phases_x=f["out_phases"] & 0xFF, bits=RAW_BITS if raw else 8,
+            phases_y=f["out_phases"] >> 8, phases_x=f["out_phases"] & 0xFF, bits=RAW_BITS if raw else self.act_bits,
             signed=raw or f["qmin"] >= 0x8000)
 
 
@@ -119,7 +122,7 @@ def walk(words: np.ndarray, config: AcceleratorConfig) -> tuple[LayerView, ...]:
                                  f"compile the network again")
             parts[name] = words[at:at + length]
             at += length
-        layers.append(LayerView(fields=fields, parts=parts))
+        layers.append(LayerView(act_bits=config.act_bits, fields=fields, parts=parts))
     if at != size:
         raise ImageError(f"the {len(layers)} layers end at word {at}, but the model has {size} words; "
                          f"compile the network again")

@@ -1,0 +1,124 @@
+"""``shiftwright compile`` and ``shiftwright info``."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shiftwright.hw.arch.config import AcceleratorConfig
+from shiftwright.sw.compiler.compile import compile_detailed
+from shiftwright.sw.image import Image
+from tests.networks import random_network
+
+CONFIG = AcceleratorConfig(act_depth=4096)
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    path = tmp_path / "net.swc"
+    random_network(3, CONFIG, raw=True).save(path)
+    return path
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "acc.toml"
+    path.write_text("[accelerator]\nact_depth = 4096\n")
+    return path
+
+
+def test_compile_writes_the_image_and_tells_its_size(shiftwright: Callable[..., Any], network: Path,
+                                                     config: Path) -> None:
+    done = shiftwright("compile", network, "--config", config, "--json")
+    assert (done.code, done.err) == (0, "")
+    result = json.loads(done.out)
+    expected = compile_detailed(random_network(3, CONFIG, raw=True), CONFIG)
+    image = Image.load(network.with_suffix(".swi"))
+    assert image.to_bytes() == expected.image.to_bytes()
+    assert result["bytes"] == network.with_suffix(".swi").stat().st_size == expected.size
+    assert result["predicted_cycles"] == expected.cycles
+    assert result["bytes_outside_layers"] + sum(layer["bytes"] for layer in result["layers"]) == result["bytes"]
+    assert [layer["layer"] for layer in result["layers"]] == [layer.name for layer in expected.layers]
+
+
+def test_compile_prints_a_table_for_people(shiftwright: Callable[..., Any], network: Path, config: Path,
+                                           tmp_path: Path) -> None:
+    done = shiftwright("compile", network, "--config", config, "-o", tmp_path / "other.swi")
+    assert done.code == 0
+    assert "alphabet" in done.out and "bits/weight" in done.out and "ratio" in done.out
+    assert Image.load(tmp_path / "other.swi").config == CONFIG
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["{network}", "--board", "x", "--config", "{config}"], "exclude each other"),
+    (["{missing}", "--config", "{config}"], "can't read"), (["{config}"], "not a compressed network"),
+    (["{network}", "--config", "{missing}"], "can't read the configuration"),
+    (["{network}", "--config", "{network}"], "not a TOML file"), ([], "Missing argument"),
+    (["{network}"], "activation memory"),
+])
+def test_wrong_input_ends_with_2_and_one_message(shiftwright: Callable[..., Any], network: Path, config: Path,
+                                                 arguments: list[str], message: str, tmp_path: Path) -> None:
+    if message == "activation memory":
+        config_small = dataclasses.replace(CONFIG, act_depth=16)
+        config.write_text(f"act_depth = {config_small.act_depth}\n")
+        arguments = [*arguments, "--config", str(config)]
+    names = {"network": network, "config": config, "missing": tmp_path / "missing"}
+    done = shiftwright("compile", *(argument.format(**names) for argument in arguments))
+    assert done.code == 2
+    assert message in done.err and "Traceback" not in done.err
+    assert not network.with_suffix(".swi").exists()
+
+
+def test_info_of_an_image(shiftwright: Callable[..., Any], network: Path, config: Path) -> None:
+    compiled = json.loads(shiftwright("compile", network, "--config", config, "--json").out)
+    done = shiftwright("info", network.with_suffix(".swi"), "--json")
+    assert done.code == 0
+    result = json.loads(done.out)
+    assert result["kind"] == "image"
+    assert result["configuration"] == {"act_depth": 4096}
+    assert result["bytes"] == compiled["bytes"]
+    assert result["predicted_cycles"] == compiled["predicted_cycles"]
+    assert [layer["bytes"] for layer in result["layers"]] == [layer["bytes"] for layer in compiled["layers"]]
+    assert "RAW" in result["layers"][-1]["flags"]
+
+
+def test_info_of_a_network(shiftwright: Callable[..., Any], network: Path) -> None:
+    result = json.loads(shiftwright("info", network, "--json").out)
+    assert result["kind"] == "compressed network"
+    assert [layer["layer"] for layer in result["layers"]][-1] == "fc"
+    assert "layers" in result and shiftwright("info", network).code == 0
+
+
+def test_info_of_a_checkpoint(shiftwright: Callable[..., Any], tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "float.safetensors"
+    save_file({"fc.weight": np.zeros((3, 5), np.float32)}, path, metadata={"shiftwright": json.dumps(
+        {"format": "shiftwright.float", "network": "digits", "float_accuracy": 0.98})})
+    result = json.loads(shiftwright("info", path, "--json").out)
+    assert (result["kind"], result["network"], result["float_accuracy"]) == ("float checkpoint", "digits", 0.98)
+    assert result["layers"] == [{"tensor": "fc.weight", "type": "F32", "shape": "3x5"}]
+
+
+def test_info_of_a_configuration(shiftwright: Callable[..., Any], config: Path) -> None:
+    result = json.loads(shiftwright("info", config, "--json").out)
+    assert result["kind"] == "accelerator configuration"
+    assert result["act_depth"] == 4096
+    assert result["fingerprint"] == f"0x{CONFIG.fingerprint:08x}"
+
+
+@pytest.mark.parametrize(("name", "data", "message"), [
+    ("a.swi", b"SWI1", "truncated"), ("a.swi", b"zzzz", "not an image"), ("a.png", b"\x89PNG", "neither an image"),
+    ("a.toml", b"lanes_y = 99", "lanes_y must be"), (None, b"", "can't read")])
+def test_info_refuses_other_files(shiftwright: Callable[..., Any], tmp_path: Path, name: str | None, data: bytes,
+                                  message: str) -> None:
+    path = tmp_path / (name or "missing.swi")
+    if name:
+        path.write_bytes(data)
+    done = shiftwright("info", path)
+    assert done.code == 2
+    assert message in done.err and "Traceback" not in done.err
