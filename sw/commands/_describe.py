@@ -23,10 +23,9 @@ def configuration(board: str | None, config: str | Path | None) -> "AcceleratorC
         return AcceleratorConfig.from_toml(config)
     if board is None:
         return AcceleratorConfig()
-    from ...boards import registry
+    from ...boards.registry import get
 
-    found: AcceleratorConfig = registry.get(board).config
-    return found
+    return get(board).config
 
 
 def emit_with_layers(result: dict[str, Any], layers: list[dict[str, Any]], *, title: str = "",
