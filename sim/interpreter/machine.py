@@ -118,7 +118,8 @@ def predict(program: Program, images: np.ndarray, *, batch: int = 1000) -> np.nd
     """Classes (int64, (N,)) of uint8 images (N, C, H, W): the index of the greatest output, the first on a tie."""
     tensor = program.input
     if math.prod(images.shape[1:]) != math.prod(tensor.shape):
-        raise ModelError(f"the image takes inputs of shape {tensor.shape}; data of shape {images.shape[1:]} doesn't fit")
+        raise ModelError(f"the image takes inputs of shape {tensor.shape}; data of shape {images.shape[1:]} doesn't "
+                         f"fit")
     low, high = _range(tensor)
     classes = []
     for start in range(0, len(images), batch):
@@ -260,23 +261,35 @@ def _accumulate(config: AcceleratorConfig, memory: _Memory, layer: LayerProgram,
         sites = _tap_sites(config, layer, taps[start:start + step], group)
         x = memory.read(layer.where, sites)
         read[sites.bank[sites.inside], sites.address[sites.inside]] = True
-        x = x.astype(np.int8 if Flag.X_SIGNED in layer.flags else np.uint8).astype(np.int64)
+        x = x.astype(np.int8 if Flag.X_SIGNED in layer.flags else np.uint8)
         here = (tap >= start) & (tap < start + step)
+        if not maximum and not config.truncate:
+            # Nothing is cut off, so a shift may as well be in the weight.
+            acc += _multiply(rows, row[here], tap[here] - start, negative[here], shift[here], x)
+            continue
+        x = x.astype(np.int64)
         for amount in np.unique(shift[here]).tolist():
             product = (x << amount) >> config.truncate
             use = here & (shift == amount)
             if maximum:
                 _take_maximum(acc, product, sites.inside, row[use], tap[use] - start, negative[use])
             else:
-                weights = np.zeros((rows, len(x)))
-                np.add.at(weights, (row[use], tap[use] - start), np.where(negative[use], -1.0, 1.0))
-                # Every sum is an integer below 2**53: at most 2**26 terms in a model memory, each below 2**23.
-                acc += (weights @ product.reshape(len(x), -1).astype(np.float64)).reshape(acc.shape).astype(np.int64)
+                acc += _multiply(rows, row[use], tap[use] - start, negative[use], 0, product)
     if maximum:
         # A row without a tap inside the input leaves the least accumulator.
         acc = np.maximum(acc, -(1 << config.acc_width - 1))
     acc = _wrap(acc, config.acc_width)
     return np.broadcast_to(acc, (count, *acc.shape[1:])) if shared else acc
+
+
+def _multiply(rows: int, row: np.ndarray, tap: np.ndarray, negative: np.ndarray, shift: np.ndarray | int,
+              x: np.ndarray) -> np.ndarray:
+    """Sum terms ``+-(x[tap] << shift)`` into their rows, int64 (rows, *x.shape[1:])."""
+    weights = np.zeros((rows, len(x)))
+    np.add.at(weights, (row, tap), np.where(negative, -1.0, 1.0) * 2.0**shift)
+    # Exact: the watchdog allows at most 2**28 terms, each below 2**23, so every partial sum is an integer below 2**53.
+    product = weights @ x.reshape(len(x), -1).astype(np.float64)
+    return product.astype(np.int64).reshape(rows, *x.shape[1:])
 
 
 def _take_maximum(acc: np.ndarray, product: np.ndarray, inside: np.ndarray, rows: np.ndarray, taps: np.ndarray,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -10,7 +11,15 @@ import numpy as np
 
 from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import ConfigError, ImageError
-from ...hw.arch.image import DESCRIPTOR, DESCRIPTOR_TAG, HEADER_WORDS, KERNEL_ENTRY_WORDS, MODEL_MAGIC, Flag
+from ...hw.arch.image import (
+    DESCRIPTOR,
+    DESCRIPTOR_TAG,
+    HEADER_WORDS,
+    KERNEL_ENTRY_WORDS,
+    MODEL_MAGIC,
+    WATCHDOG_UNIT,
+    Flag,
+)
 from .parameters import RowParameters, read_parameters
 from .streams import Terms, read_terms
 
@@ -124,10 +133,11 @@ def read_image(image: bytes | str | Path) -> Program:
         If anything in it breaks a rule of ``docs/image.md``.
     """
     if not isinstance(image, bytes):
+        path = Path(image)
         try:
-            image = Path(image).read_bytes()
+            image = path.read_bytes()
         except OSError as error:
-            raise ImageError(f"{image}: can't read the image: {error.strerror or error}") from None
+            raise ImageError(f"{path}: can't read the image: {error.strerror or error}") from None
     sections, fingerprint = _read_sections(image)
     config = _read_config(sections[b"CONF"], fingerprint)
     tensors = sections[b"TENS"]
@@ -148,7 +158,7 @@ def read_image(image: bytes | str | Path) -> Program:
 def _read_sections(image: bytes) -> tuple[dict[bytes, bytes], int]:
     """Payloads by kind, and the fingerprint; checks magic, version, sizes and all CRCs."""
     if image[:4] != FILE_MAGIC:
-        raise ImageError(f"not an image: begins with {image[:4]!r}, an image with 'SWI1'; make one with "
+        raise ImageError(f"not an image: begins with {image[:4]!r}, an image with {FILE_MAGIC!r}; make one with "
                          f"'shiftwright compile'")
     if len(image) < FILE_HEADER.size:
         raise ImageError(f"image: {len(image)} bytes are fewer than a header of {FILE_HEADER.size}; {AGAIN}")
@@ -271,9 +281,12 @@ def _read_layer(number: int, reader: Words, config: AcceleratorConfig) -> LayerP
     streams = tuple(
         reader.take(d[f"{name}_words_hi"] << 16 | d[f"{name}_words_lo"], f"{where} sub-stream {name.upper()}")
         for name in "ab")
+    shared = Flag.SHARED_ROW in flags
+    passes = math.ceil(d["out_h"] / config.lanes_y) * math.ceil(d["out_w"] / config.lanes_x)
     terms = read_terms(
         where, config, counts=counts, dictionary=dictionary, eor=d["eor"], streams=streams,
-        rows=1 if Flag.SHARED_ROW in flags else d["rows"], channels=d["channels"], kernel=(height, width))
+        rows=1 if shared else d["rows"], channels=d["channels"], kernel=(height, width),
+        most=(d["watchdog"] + 1) * WATCHDOG_UNIT // (passes * (d["rows"] if shared else 1)))
     return LayerProgram(
         number=number, flags=flags, channels=d["channels"], kernel=(height, width), rows=d["rows"],
         group_rows=d["group_rows"], group_step=d["group_step"], out=(d["out_h"], d["out_w"]), in_base=d["in_base"],

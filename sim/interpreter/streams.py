@@ -147,7 +147,8 @@ def _read_dictionary(where: str, words: np.ndarray, entries: int, eor: int, conf
 
 
 def read_terms(where: str, config: AcceleratorConfig, *, counts: np.ndarray, dictionary: np.ndarray, eor: int,
-               streams: tuple[np.ndarray, ...], rows: int, channels: int, kernel: tuple[int, int]) -> Terms:
+               streams: tuple[np.ndarray, ...], rows: int, channels: int, kernel: tuple[int, int],
+               most: int) -> Terms:
     """Decode both sub-streams of a layer and expand them to terms.
 
     Parameters
@@ -166,17 +167,23 @@ def read_terms(where: str, config: AcceleratorConfig, *, counts: np.ndarray, dic
         Rows in the streams, taps a kernel position.
     kernel : (int, int)
         Height and width.
+    most : int
+        Micro-operations that the watchdog leaves time for, at one a cycle.
 
     Raises
     ------
     ImageError
-        If a table is malformed, bits match no codeword, a stream is too short or too long, or a tap lies outside the
-        kernel.
+        If a table is malformed, bits match no codeword, a stream is too short or too long, a tap lies outside the
+        kernel, or the watchdog would end the layer.
     """
     symbol, length = _lookup(where, counts)
     table = _read_dictionary(where, dictionary, int(counts.sum()), eor, config)
     symbols = _interleave(where, streams, symbol, length, eor, rows)
     sizes = table.length[symbols]
+    operations = int(sizes.sum())
+    if operations > most:
+        raise ImageError(f"{where}: its rows have {operations} micro-operations, but its watchdog ends it after "
+                         f"{most}; {AGAIN}")
     # Number of each micro-operation of the layer, in order: entry start plus position in the entry.
     before = np.concatenate([[0], np.cumsum(sizes)])
     ops = np.arange(before[-1]) - np.repeat(before[:-1] - table.start[symbols], sizes)
