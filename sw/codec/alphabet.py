@@ -128,8 +128,8 @@ def encode_layer(indices: np.ndarray, codebook: tuple[tuple[Term, ...], ...], *,
                 found.append((choice[1], phrases, choice[0]))
     if not found:
         raise CapacityError(
-            f"{len(layer.values)} different weights and the end of row do not fit a dictionary of {max_entries} entries "
-            f"and codewords of {max_code_bits} bits; use fewer weight levels or raise max_code_bits")
+            f"{len(layer.values)} different weights and the end of row do not fit a dictionary of {max_entries} "
+            f"entries and codewords of {max_code_bits} bits; use fewer weight levels or raise max_code_bits")
     # The search leaves out the padding of the streams and the trimmed ends of rows: make the best few to compare them.
     found.sort(key=lambda candidate: candidate[0])
     made = [_assemble(phrases, kept, max_code_bits) for bits, phrases, kept in found[:FINALISTS]
@@ -159,7 +159,8 @@ def shared_row(taps: int, truncate: int, *, max_code_bits: int = AcceleratorConf
     return EncodedLayer(
         alphabet="shared", lengths=lengths, eor=1, symbols=symbols, row_lengths=np.array([taps + 1]), words_a=words_a,
         words_b=words_b, max_code_bits=max_code_bits,
-        entries=((MicroOp(kind=OpKind.ADD, last=True, shift=truncate, post=1),), (MicroOp(kind=OpKind.EOR, last=True),)))
+        entries=((MicroOp(kind=OpKind.ADD, last=True, shift=truncate, post=1),),
+                 (MicroOp(kind=OpKind.EOR, last=True),)))
 
 
 def _prepare(indices: np.ndarray, codebook: tuple[tuple[Term, ...], ...], *, channels: int, kernel_width: int,
@@ -174,8 +175,8 @@ def _prepare(indices: np.ndarray, codebook: tuple[tuple[Term, ...], ...], *, cha
     if int(indices.max()) >= len(codebook):
         raise ModelError(f"weight index {int(indices.max())} is outside its codebook of {len(codebook)} entries")
     if channels < 1 or kernel_width < 1 or indices.shape[1] % (channels * kernel_width):
-        raise ModelError(f"{indices.shape[1]} taps are not whole kernel rows of {kernel_width} positions with {channels} "
-                         "channels")
+        raise ModelError(f"{indices.shape[1]} taps are not whole kernel rows of {kernel_width} positions with "
+                         f"{channels} channels")
     for entry in codebook:
         for term in entry:
             if not 0 <= term.shift <= MAX_SHIFT_FIELD:

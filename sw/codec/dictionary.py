@@ -1,8 +1,8 @@
 """Which phrases of a candidate alphabet stand in the dictionary.
 
 All phrases that occur are in at first. Then, in rounds, those leave that cost more than they save: a phrase costs its
-micro-operations in the dictionary and its codewords; without it, its codewords give way to those of its spelling. Codeword
-lengths are estimated by the entropy meanwhile; what is compared in the end is exact but for the last words' padding.
+micro-operations in the dictionary and its codewords; without it, its codewords give way to those of its spelling. What
+a codeword costs is estimated by the entropy meanwhile; the rounds' dictionaries are compared by their Huffman codes.
 """
 
 import numpy as np

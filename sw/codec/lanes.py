@@ -7,9 +7,9 @@ they begin with.
 A lane does not know where the first codeword of its chunk begins. It guesses, by decoding the bits before the chunk
 first: a Huffman decoder that starts at a wrong bit soon falls into step. The guess is then checked: lane i is right if
 it begins where lane i - 1 ends and lane i - 1 is right. Lanes that were wrong decode again. A code that does
-not fall into step (equal lengths, say) is caught after a few rounds: then the lanes decode their chunk from every possible
-first bit, positions only, and the true ones are found by following these maps from lane to lane. So the
-result is exact for every code and every input.
+not fall into step is caught after a few rounds: then the lanes decode their chunk from every possible first bit,
+positions only, and the true ones are found by following these maps from lane to lane. So the result is exact for every
+code and every input.
 """
 
 import dataclasses
@@ -21,9 +21,9 @@ from .huffman import LENGTH_LIMIT, CanonicalCode
 
 __all__ = ["decode"]
 
-INDEX_BITS = 12
+INDEX_BITS = 13
 SLOTS_MAX = 8
-LANES_MAX = 8192
+LANES_MAX = 16384
 CHUNK_BITS = 1024
 """Least bits of a lane's chunk, where the stream has more than one."""
 WARM_UP_BITS = 256

@@ -1,8 +1,8 @@
 """Candidate alphabets: ways to cut a layer's rows into phrases.
 
 A *phrase* is what one dictionary entry could do: some micro-operations that move the tap pointer and add the terms of
-some taps. A phrase that is too rare to earn its place in the dictionary is *spelled* by shorter phrases: a zero run with
-a weight by a skip and the weight, a vector by its single weights, a weight of many terms by its first term and the
+some taps. A phrase that is too rare to earn its place in the dictionary is *spelled* by shorter phrases: a zero run
+with a weight by a skip and the weight, a vector by its single weights, a weight of many terms by its first term and the
 rest. The shortest ones, the *atoms*, have no spelling.
 
 An alphabet is built by a function in :data:`BUILDERS`; a new kind of alphabet (say, product-quantized vectors) is
@@ -103,7 +103,7 @@ class _Lexicon:
         self.longest = longest
         powers = [1 << k for k in range(longest.bit_length())]
         skips = {n: self._add([MicroOp(kind=OpKind.SKIP, last=True, pre=n - 1, post=1)]) for n in powers}
-        terms = {}
+        terms: dict[tuple[Term, bool], int] = {}
         for value in layer.values:
             for i, term in enumerate(value):
                 final = i == len(value) - 1
@@ -116,7 +116,7 @@ class _Lexicon:
                                      [skips[p] for p in reversed(powers) if n & p])
         self.level += [1] * (len(self.ops) - len(self.level))
         # A weight of many terms is spelled by its first term and the weight of the others, whether that occurs or not.
-        found = {(term,): phrase for (term, final), phrase in terms.items() if final}
+        found: dict[tuple[Term, ...], int] = {(term,): phrase for (term, final), phrase in terms.items() if final}
         tails = {value[i:]: None for value in layer.values for i in range(len(value) - 1)}
         for tail in sorted(tails, key=len):
             found[tail] = self._add(_value_ops(tail, 0, 1), [terms[tail[0], False], found[tail[1:]]])

@@ -266,7 +266,8 @@ LIMITS = {"channels": 2, "kernel_width": 1, "max_code_bits": 12, "dict_depth": 5
 
 @pytest.mark.parametrize("indices, codebook, changes, error, match", [
     (np.arange(20, dtype=np.uint8)[None], tuple((Term(n, s),) for s in range(10) for n in (False, True)),
-     {"max_code_bits": 4}, CapacityError, r"20 different weights and the end of row do not fit a dictionary of 16 entries"),
+     {"max_code_bits": 4}, CapacityError,
+     r"20 different weights and the end of row do not fit a dictionary of 16 entries and codewords of 4 bits"),
     (index(0, 0), ((),) * 257, {}, CapacityError, r"at most 256 entries, not 257"),
     (index(0, 1), ((),), {}, ModelError, r"weight index 1 is outside its codebook of 1 entries"),
     (index(0, 0, 0), ((),), {}, ModelError, r"3 taps are not whole kernel rows of 1 positions with 2 channels"),
