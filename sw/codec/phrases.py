@@ -100,7 +100,6 @@ class _Lexicon:
     def __init__(self, layer: LayerTaps, longest: int) -> None:
         self.ops: list[Ops] = [_closed([MicroOp(kind=OpKind.EOR, last=True)])]
         self.spelling: list[list[int]] = [[]]
-        self.longest = longest
         powers = [1 << k for k in range(longest.bit_length())]
         skips = {n: self._add([MicroOp(kind=OpKind.SKIP, last=True, pre=n - 1, post=1)]) for n in powers}
         terms: dict[tuple[Term, bool], int] = {}
