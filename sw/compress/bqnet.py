@@ -18,6 +18,8 @@ __all__ = ["BQNet", "LevelSet"]
 
 MAX_SHIFT_FIELD = 15
 K_LIMIT = 31
+CHOSEN_STEPS = 3000
+CHOSEN_EPOCHS = (4, 40)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +75,9 @@ class BQNet(Recipe):
         For ``"percentile"``, 50 to 100.
     calibration_images : int
         Images that the scales are chosen on.
-    epochs : int
-        Passes over the training images; 0 quantizes after training, without any.
+    epochs : int or None
+        Passes over the training images; 0 quantizes after training, without any. None chooses, so that small data sets
+        get more: about 3,000 steps, in 4 to 40 epochs.
     batch : int
         Images a training step.
     learning_rate : float
@@ -107,7 +110,7 @@ class BQNet(Recipe):
     calibration: str = "mse"
     percentile: float = 99.9
     calibration_images: int = 1000
-    epochs: int = 10
+    epochs: int | None = None
     batch: int = 128
     learning_rate: float = 2e-3
     distill: float = 0.5
@@ -119,9 +122,11 @@ class BQNet(Recipe):
         require(where, "max_shift", self.max_shift, int, 0, MAX_SHIFT_FIELD)
         if self.guard_bits is not None:
             require(where, "guard_bits", self.guard_bits, int, 0, self.max_shift)
+        if self.epochs is not None:
+            require(where, "epochs", self.epochs, int, 0, 100_000)
         for name, kind, low, high in (
                 ("act_bits", int, 2, 8), ("acc_bits", int, 16, 32), ("calibration_images", int, 1, 1_000_000),
-                ("epochs", int, 0, 100_000), ("batch", int, 1, 1_000_000), ("learning_rate", float, 0, 1e3),
+                ("batch", int, 1, 1_000_000), ("learning_rate", float, 0, 1e3),
                 ("percentile", float, 50, 100), ("distill", float, 0, 1), ("temperature", float, 1e-3, 1e3),
                 ("shift", int, 0, 1000), ("raw_output", bool, None, None)):
             require(where, name, getattr(self, name), kind, low, high)
@@ -155,6 +160,13 @@ class BQNet(Recipe):
     def guard(self) -> int:
         """``guard_bits`` as a number: ``max_shift`` when the arithmetic is exact."""
         return self.max_shift if self.guard_bits is None else self.guard_bits
+
+    def epochs_for(self, images: int) -> int:
+        """``epochs``, or the number chosen for a data set of so many images."""
+        if self.epochs is not None:
+            return self.epochs
+        least, most = CHOSEN_EPOCHS
+        return min(max(round(CHOSEN_STEPS * self.batch / images), least), most)
 
     def level_set(self, layer: str) -> LevelSet:
         """The level set of a layer, by module path."""

@@ -1,5 +1,6 @@
 """Quantizers with straight-through gradients. All scales are powers of two, so floating point holds every value exactly."""
 
+import math
 from typing import Any
 
 import torch
@@ -143,8 +144,8 @@ class ActivationQuantizer(nn.Module):
         """Least and greatest integer: the format's, or the limits rounded (rounding is monotone, so that is exact)."""
         least, most = (-(1 << self.bits - 1), (1 << self.bits - 1) - 1) if self.signed else (0, (1 << self.bits) - 1)
         limits = [min(max(limit, least * 2.0**self.exponent), most * 2.0**self.exponent) for limit in (self.low, self.high)]
-        low, high = round_half_up(torch.tensor(limits, dtype=torch.float64), self.exponent).tolist()
-        return int(low), int(high)
+        low, high = (math.floor(limit * 2.0**-self.exponent + 0.5) for limit in limits)
+        return low, high
 
     def forward(self, x: Tensor) -> Tensor:
         """Rounded and clamped; the gradient passes where nothing is clamped."""

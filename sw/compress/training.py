@@ -1,5 +1,6 @@
 """Quantization-aware training: full-precision master weights behind the quantized forward pass."""
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,6 +22,8 @@ __all__ = ["fine_tune"]
 PIXEL_SCALE = 256.0
 WARM_UP = 0.1
 """Share of the steps in which the learning rate rises."""
+SMALL_STEP = 100_000_000
+"""Multiplications of a training step's forward pass below which a second thread costs more than it saves."""
 REFINE = 0.5
 """Share of the epochs before which scales are chosen anew."""
 
@@ -58,17 +61,20 @@ def fine_tune(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recip
     images, labels = torch.tensor(data.images), torch.tensor(data.labels)
     sample = images[torch.randperm(len(images), generator=generator)[:recipe.calibration_images]].float() / PIXEL_SCALE
     calibrate(network, sample, recipe)
-    if recipe.epochs == 0:
+    epochs = recipe.epochs_for(len(images))
+    if epochs == 0:
         return
     steps = -(-len(labels) // recipe.batch)
     optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=recipe.epochs * steps,
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=epochs * steps,
                                                    pct_start=WARM_UP)
-    training = teacher.training
+    training, threads = teacher.training, torch.get_num_threads()
     teacher.eval()
+    if recipe.batch * _multiplications(network) < SMALL_STEP:
+        torch.set_num_threads(1)
     try:
-        for epoch in range(1, recipe.epochs + 1):
-            if 1 < epoch <= 1 + REFINE * recipe.epochs:
+        for epoch in range(1, epochs + 1):
+            if 1 < epoch <= 1 + REFINE * epochs:
                 _refine(network, sample, recipe)
             total = 0.0
             for index in torch.randperm(len(labels), generator=generator).split(recipe.batch):
@@ -85,9 +91,16 @@ def fine_tune(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recip
                 raise ModelError(f"recipe {recipe.name}: the training diverged in epoch {epoch}; lower learning_rate "
                                  f"(now {recipe.learning_rate})")
             if progress is not None:
-                progress(epoch, recipe.epochs, total / len(labels))
+                progress(epoch, epochs, total / len(labels))
     finally:
+        torch.set_num_threads(threads)
         teacher.train(training)
+
+
+def _multiplications(network: FakeQuantized) -> int:
+    """Of one image."""
+    return sum(math.prod(layer.layer.out_shape[1:]) * layer.master_weight.numel() for layer in network.chain
+               if isinstance(layer, ConvLayer))
 
 
 def _loss(network: FakeQuantized, teacher: nn.Module, x: Tensor, labels: Tensor, recipe: BQNet) -> Tensor:

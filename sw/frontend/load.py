@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,27 +82,9 @@ def _import(source: str) -> Loaded:
 
 
 def _checkpoint(path: Path) -> Loaded:
-    from safetensors import SafetensorError, safe_open
+    from ..train import load_checkpoint
+    from ..zoo import network_info
 
-    from .. import zoo
-
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get("shiftwright", "{}"))
-            state = {name: file.get_tensor(name) for name in file.keys()}
-    except OSError as error:
-        raise ModelError(f"{path}: can't read the checkpoint: {error.strerror or error}; make one with "
-                         f"'shiftwright train'") from None
-    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path}: not a checkpoint (.safetensors), or damaged: {error}; make one with "
-                         f"'shiftwright train'") from None
-    if not isinstance(metadata, dict) or not isinstance(metadata.get("network"), str):
-        raise ModelError(f"{path}: is a safetensors file without Shiftwright's note of the network it belongs to; make "
-                         f"checkpoints with 'shiftwright train', or give package.module:Name")
-    model = zoo.build(metadata["network"])
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(f"{path}: does not fit network {metadata['network']!r}: {reason}") from None
-    return Loaded(model=model, input_shape=zoo.NETWORKS[metadata["network"]].input_shape, metadata=metadata)
+    checkpoint = load_checkpoint(path)
+    metadata = {name: getattr(checkpoint, name) for name in ("network", "dataset", "float_accuracy", "seed")}
+    return Loaded(model=checkpoint.module, input_shape=network_info(checkpoint.network).input_shape, metadata=metadata)

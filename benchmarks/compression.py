@@ -1,0 +1,150 @@
+"""Accuracy and size of compressed networks: train in float, compress, compile, evaluate the integer golden model.
+
+Each case writes ``benchmarks/results/compression.<network>.<recipe>.json`` with the figures ``float_accuracy``, ``accuracy`` (both on the
+whole test split), ``bytes`` (of the whole image file), ``ratio`` (float32 bytes of the original parameters over ``bytes``), ``bits_per_weight``
+and ``seed``. Checkpoints, compressed networks and images stay in ``build/compression``; a float checkpoint there is taken again
+unless ``--fresh`` is given. Exit code 1 when a case misses its least accuracy or ratio.
+"""
+
+import argparse
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import platform
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from shiftwright.hw.arch.config import AcceleratorConfig
+from shiftwright.hw.arch.errors import ShiftwrightError
+from shiftwright.sim import golden
+from shiftwright.sw import train
+from shiftwright.sw.compiler.compile import compile_
+from shiftwright.sw.compress import compress
+from shiftwright.sw.compress.recipe import Recipe, load_recipe
+from shiftwright.sw.data import load
+from shiftwright.sw.zoo import network_info
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+BUILD = ROOT / "build" / "compression"
+PACKAGES = ("shiftwright", "torch", "numpy", "scikit-learn")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One network with one recipe file of ``examples/``, and what it must reach."""
+
+    network: str
+    recipe: str
+    accuracy: float
+    ratio: float
+
+
+CASES = (
+    Case("digits", "bqnet", 0.97, 1.0),  # 3,890 parameters: the headers weigh a third of the image
+    Case("lenet300", "bqnet", 0.98, 10.0),
+    Case("lenet300", "bqnet-literal", 0.98, 10.0),
+    Case("lenet5", "bqnet", 0.99, 10.0),
+    Case("lenet5", "bqnet-ternary", 0.99, 10.0),
+)
+
+
+def show(epoch: int, epochs: int, loss: float) -> None:
+    """Progress of a training, on standard error."""
+    print(f"  epoch {epoch}/{epochs}: loss {loss:.4f}", file=sys.stderr, flush=True)
+
+
+def float_network(name: str, options: argparse.Namespace) -> train.Checkpoint:
+    """The trained float network: the checkpoint of an earlier run, or a new one."""
+    path = BUILD / f"{name}.seed{options.seed}.safetensors"
+    if path.exists() and not options.fresh:
+        return train.load_checkpoint(path)
+    info = network_info(name)
+    print(f"train {name}", file=sys.stderr)
+    images, test = (load(info.dataset, split=split, data_dir=options.data_dir) for split in ("train", "test"))
+    module, accuracy = train.train(name, images, test=test, seed=options.seed, progress=show)
+    checkpoint = train.Checkpoint(module, name, info.dataset, accuracy, info.epochs, options.seed,
+                                  train.count_parameters(module))
+    train.save_checkpoint(path, checkpoint)
+    return checkpoint
+
+
+def configuration(recipe: Recipe) -> AcceleratorConfig:
+    """The default accelerator, with memory for the largest image and the recipe's arithmetic."""
+    return AcceleratorConfig(weight_depth=1 << 17, guard_bits=getattr(recipe, "guard_bits", None))
+
+
+def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
+    """Run a case; the full result."""
+    start, cpu = time.perf_counter(), time.process_time()
+    checkpoint = float_network(case.network, options)
+    images, test = (load(checkpoint.dataset, split=split, data_dir=options.data_dir) for split in ("train", "test"))
+    print(f"compress {case.network} by {case.recipe}", file=sys.stderr)
+    recipe = load_recipe(file=ROOT / "examples" / f"{case.recipe}.toml")
+    network = compress(checkpoint.module, recipe, images, seed=options.seed, progress=show)
+    accuracy = golden.accuracy(network, test)
+    network = dataclasses.replace(network, metadata={
+        **network.metadata, "network": case.network, "float_accuracy": checkpoint.float_accuracy, "accuracy": accuracy})
+    image = compile_(network, configuration(recipe))
+    network.save(BUILD / f"{case.network}.{case.recipe}.swc")
+    image.save(BUILD / f"{case.network}.{case.recipe}.swi")
+    size = len(image.to_bytes())
+    return {
+        "command": shlex.join(["python", "benchmarks/compression.py", *sys.argv[1:]]),
+        "seed": options.seed,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(),
+                     **{name: importlib.metadata.version(name) for name in PACKAGES}},
+        "threads": torch.get_num_threads(),
+        "wall_seconds": round(time.perf_counter() - start, 1),
+        "cpu_seconds": round(time.process_time() - cpu, 1),
+        "options": network.metadata["options"],
+        "dataset": checkpoint.dataset,
+        "test_images": len(test),
+        "parameters": network.parameters,
+        "figures": {
+            "float_accuracy": checkpoint.float_accuracy, "accuracy": accuracy, "bytes": size,
+            "ratio": round(4 * network.parameters / size, 4), "bits_per_weight": round(8 * size / network.parameters, 4),
+            "seed": options.seed},
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure all cases, or those of one network or recipe."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", help="only this network")
+    parser.add_argument("--recipe", help="only this recipe")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--data-dir", help="folder that is searched first for data sets")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
+    parser.add_argument("--fresh", action="store_true", help="train the float networks anew")
+    options = parser.parse_args(argv)
+    torch.set_num_threads(options.threads)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    missed = []
+    for case in CASES:
+        if options.network not in (None, case.network) or options.recipe not in (None, case.recipe):
+            continue
+        try:
+            result = measure(case, options)
+        except ShiftwrightError as error:
+            print(f"{case.network}, {case.recipe}: {error}", file=sys.stderr)
+            return error.exit_code
+        name = f"compression.{case.network}.{case.recipe}"
+        (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
+        figures = result["figures"]
+        print(f"{name}: float {figures['float_accuracy']:.4f}, integer {figures['accuracy']:.4f}, {figures['bytes']} bytes, "
+              f"{figures['ratio']:.2f}x, {figures['bits_per_weight']:.3f} bits a weight, {result['wall_seconds']} s", flush=True)
+        if figures["accuracy"] < case.accuracy or figures["ratio"] < case.ratio:
+            missed.append(f"{name}: needs an accuracy of {case.accuracy} and a ratio of {case.ratio}")
+    print("\n".join(missed), file=sys.stderr, end="\n" if missed else "")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
