@@ -1,10 +1,12 @@
 """Run a compiled image on the simulated RTL and compare every layer with a reference, bit for bit."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import numpy as np
 
+from ..hw.arch.config import AcceleratorConfig
 from ..hw.arch.errors import DataError, ModelError
 from ..sw.image import Image
 from ..sw.tools import using_tools
@@ -117,10 +119,22 @@ def simulate(image: Image, inputs: np.ndarray, *, expected: Mapping[str, np.ndar
 
 def accelerator_model_spec(image: Image, *, dut: str | None = None, waves: bool = False) -> ModelSpec:
     """The simulation model that runs ``image``: the harness over the accelerator of its configuration."""
-    from ..hw.generate import accelerator, verilog
+    sources = {"harness.v": _harness_verilog(), "accelerator.v": dut or _accelerator_verilog(image.config)}
+    return ModelSpec(sources=sources, top="harness", fast=True, waves=waves)
+
+
+@functools.cache
+def _harness_verilog() -> str:
+    from ..hw.generate import verilog
     from .harness import Harness
 
     with using_tools():
-        sources = {"harness.v": verilog(Harness("accelerator"), name="harness"),
-                   "accelerator.v": dut or verilog(accelerator(image.config), name="accelerator")}
-    return ModelSpec(sources=sources, top="harness", fast=True, waves=waves)
+        return verilog(Harness("accelerator"), name="harness")
+
+
+@functools.lru_cache(maxsize=32)
+def _accelerator_verilog(config: AcceleratorConfig) -> str:
+    from ..hw.generate import accelerator, verilog
+
+    with using_tools():
+        return verilog(accelerator(config), name="accelerator")

@@ -1,0 +1,109 @@
+"""``shiftwright simulate``: the RTL against the golden model, bit for bit."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ...hw.arch.errors import ModelError, UnsupportedError
+from ..cli import emit
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..image import Image
+
+PIXEL_SCALE = 256.0
+
+
+@click.command("simulate", short_help="Simulate the RTL against the golden model, bit for bit.")
+@click.argument("image", type=click.Path(path_type=Path), metavar="FILE.swi")
+@click.option("--data", metavar="SET", required=True, help="Data set: digits, mnist, fashion-mnist, cifar10 or svhn.")
+@click.option("--images", type=click.IntRange(1), default=1, show_default=True, metavar="N",
+              help="The first N test images.")
+@click.option("--network", type=click.Path(path_type=Path), metavar="FILE.swc",
+              help="The compressed network that the image was compiled from. Default: the .swc of the same name, if any.")
+@click.option("--simulator", type=click.Choice(["verilator", "icarus"]), default="verilator", show_default=True,
+              help="icarus knows undefined values, and is some hundred times slower.")
+@click.option("--netlist", is_flag=True, help="Simulate the synthesized netlist in place of the RTL (not yet supported).")
+@click.option("--output-only", is_flag=True, help="Compare the network's output only, without a stop after each layer.")
+@click.option("--waves", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.vcd",
+              help="Record all signals' waveforms (large).")
+@click.option("--timeout", type=click.FloatRange(1), default=3600, show_default=True, metavar="SECONDS",
+              help="End the simulation after this time.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder that is searched first for the data set.")
+@click.pass_context
+def command(ctx: click.Context, image: Path, data: str, images: int, network: Path | None, simulator: str, netlist: bool,
+            output_only: bool, waves: Path | None, timeout: float, data_dir: Path | None) -> None:
+    """Run test images on the simulated accelerator and compare every layer's output with the golden model.
+
+    The accelerator is generated for the configuration in the image. The reference is PyTorch's integer golden model on the
+    compressed network (--network, or the .swc next to the image); without one it is the image interpreter, which reads
+    the same image, so that a wrong compilation would go unseen: the report says which of the two it was.
+
+    The first use of a configuration builds its simulation model (up to a minute); models are kept in the cache folder.
+
+    The exit code is 1 at the first difference; the message names image, layer, channel, row, column and both values.
+    --seed chooses what registers and memories hold at power-up (Verilator).
+
+    \b
+    Examples:
+        shiftwright simulate digits.swi --data digits --images 16
+        shiftwright simulate lenet5.swi --network best.swc --data mnist --images 10 --json
+        shiftwright simulate digits.swi --data digits --simulator icarus --output-only
+    """
+    from ...sim.simulate import simulate
+    from ..data import load
+    from ..image import Image
+
+    if netlist:
+        raise UnsupportedError("--netlist: the netlist can't be simulated yet; leave it out to simulate the RTL")
+    loaded = Image.load(image)
+    if network is None and image.with_suffix(".swc").is_file():
+        network = image.with_suffix(".swc")
+    dataset = load(data, split="test", data_dir=data_dir).take(images)
+    inputs, expected, reference = _reference(loaded, image, network, dataset.images)
+    options = ctx.obj or {}
+    result = simulate(loaded, inputs, expected=expected, simulator=simulator, seed=int(options.get("seed", 0)),
+                      per_layer=not output_only, timeout=timeout, waves=str(waves) if waves else None)
+    layers = len(result.layers)
+    report: dict[str, Any] = {
+        "image": str(image), "lanes": loaded.config.name, "reference": reference, "simulator": result.simulator,
+        "comparison": f"bit-exact: {result.images} of {len(inputs)} images, {layers} of {len(expected)} layers "
+                      f"({result.values:,} values)",
+        "cycles": result.cycles[0] if len(set(result.cycles)) == 1 else list(result.cycles),
+        "build_seconds": round(result.build_seconds, 1), "seconds": round(result.seconds, 1),
+    }
+    if options.get("json"):
+        report |= {"images": result.images, "layers": list(result.layers), "values": result.values,
+                   "cycles": list(result.cycles), "layer_cycles": [list(row) for row in result.layer_cycles]}
+    elif result.layer_cycles:
+        report["layer_cycles"] = ", ".join(f"{name} {count:,}" for name, count in
+                                           zip(result.layers, result.layer_cycles[0], strict=True))
+    emit(report, title="shiftwright simulate")
+
+
+def _reference(image: "Image", path: Path, network: Path | None,
+               pixels: "np.ndarray") -> tuple["np.ndarray", "dict[str, np.ndarray]", str]:
+    """Quantized inputs, every layer's expected output, and where it comes from."""
+    import numpy as np
+
+    if network is None:
+        from ...sim import interpreter
+
+        low, high = image.input.range
+        scaled = np.reshape(pixels, (-1, *image.input.shape)) / PIXEL_SCALE
+        inputs = np.clip(np.floor(scaled / 2.0**image.input.exponent + 0.5), low, high).astype(np.int64)
+        outputs = interpreter.run(image.to_bytes(), inputs).outputs
+        return inputs, {f"layer {number}": output for number, output in enumerate(outputs)}, "image interpreter"
+
+    from ...sim import golden
+    from ..compiler.compile import compile_
+    from ..network import QuantizedNetwork
+
+    model = QuantizedNetwork.load(network)
+    if not np.array_equal(compile_(model, image.config).words, image.words):
+        raise ModelError(f"{path} was not compiled from {network} by this version of Shiftwright; compile the network again, "
+                         f"or name the right one with --network")
+    inputs = model.quantize_input(pixels / PIXEL_SCALE)
+    return inputs, golden.run(model, inputs, layers=True), f"golden model of {network}"
