@@ -3,7 +3,7 @@
 The model is the datapath's: tables load at one word a cycle; then every micro-operation takes a cycle in every pixel
 block; a row is replayed from the row buffer for every block after the first; and a pass over a row can't be shorter
 than the drain of the accumulators of the pass before, since the accumulators are double-buffered. Between two rows the
-parameters of the next are fetched. The constants below are those of the hardware's pipeline.
+parameters of the next are fetched. The constants below were fitted to simulations of the hardware.
 """
 
 import dataclasses
@@ -25,19 +25,20 @@ if TYPE_CHECKING:
 
 __all__ = ["LayerCycles", "layer_cycles", "predict", "watchdog"]
 
-REPLAY_BUBBLES = 2
+REPLAY_BUBBLES = 4
 """Cycles lost at the turn of a row pass when the row is replayed for several blocks."""
 PASS_MINIMUM = 4
 """Least cycles between two ends of row."""
+DRAIN_GAP = 1
+"""Cycles that an end of row takes besides the drain that it waits for."""
 SCALE_TERM_CYCLES = 2
 """Cycles that each scale term after the first adds to the one cycle that requantizing a pixel takes."""
-ROW_TURN = 12
-"""Cycles from a row's last end of row to its first pixel in the requantizer, and from its last pixel to the release
-of the next end of row."""
+ROW_TURN = 19
+"""Cycles from a row's last end of row to the release of the next one, besides its drain and parameters."""
 PARAMETER_CYCLES = 3
 """Cycles to fetch one parameter word between two rows."""
-PIPELINE = 20
-"""Cycles to fill and empty the pipeline, once a layer."""
+PIPELINE = 57
+"""Cycles of a layer's start and end: latency of the section reads, filling and emptying of the pipeline."""
 WATCHDOG_FACTOR = 2
 """How many times its prediction a layer may take before the watchdog ends the run."""
 WATCHDOG_SLACK = 2 * WATCHDOG_UNIT
@@ -93,10 +94,11 @@ def layer_cycles(config: AcceleratorConfig, *, kernel: tuple[int, int], dict_wor
     pixels = 1 if out == (1, 1) else config.lanes
     drain = np.broadcast_to(pixels * np.asarray(pixel_cycles, np.int64), operations.shape)
     issue = operations + (REPLAY_BUBBLES if blocks > 1 else 0)
+    words = np.broadcast_to(np.asarray(row_words, np.int64), operations.shape)
     # A row begins under the drain of the row before, and its first end of row waits for that and for its parameters.
-    turn = np.concatenate(([0], drain[:-1])) + ROW_TURN + PARAMETER_CYCLES * np.asarray(row_words, np.int64)
-    first = np.maximum(issue, turn)
-    others = np.maximum(issue, np.maximum(drain, PASS_MINIMUM))
+    first = issue.copy()
+    first[1:] = np.maximum(issue[1:], drain[:-1] + ROW_TURN + PARAMETER_CYCLES * words[1:])
+    others = np.maximum(issue, np.maximum(drain + DRAIN_GAP, PASS_MINIMUM))
     compute = int(first.sum() + (blocks - 1) * others.sum() + drain[-1]) + PIPELINE
     return LayerCycles(load=load, compute=compute, operations=blocks * int(operations.sum()))
 
