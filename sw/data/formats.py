@@ -136,11 +136,12 @@ def read_svhn(path: Path) -> tuple[np.ndarray, np.ndarray]:
     from scipy.io import loadmat
 
     try:
-        content = loadmat(str(path), variable_names=["X", "y"])
-    except OSError as error:
-        raise DataError(f"{path}: can't read: {error.strerror or error}; {_MEND}") from None
+        with open(path, "rb") as file:
+            content = loadmat(file, variable_names=["X", "y"])
     # scipy's parser raises whatever a damaged byte leads it to, so nothing narrower is safe here.
     except Exception as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise DataError(f"{path}: can't read: {error.strerror}") from None
         raise DataError(f"{path}: not a MATLAB 5 file, or damaged: {error}; {_MEND}") from None
     images, labels = content.get("X"), content.get("y")
     if not isinstance(images, np.ndarray) or not isinstance(labels, np.ndarray):
