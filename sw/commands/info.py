@@ -66,10 +66,10 @@ def _image(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     changed = {name: value for name, value in image.config.to_dict().items() if value != defaults[name]}
     cycles = predict(image)
     layers = [{
-        "layer": number, "rows": layer.fields["rows"], "kernel": "x".join(map(str, layer.kernel)),
-        "channels": layer.fields["channels"], "output": "x".join(map(str, place.shape)),
+        "layer": number, "kernel": "x".join(map(str, layer.kernel)),
+        "taps": layer.kernel[0] * layer.kernel[1] * layer.fields["channels"], "output": "x".join(map(str, place.shape)),
         "flags": " ".join(str(flag.name) for flag in layer.flags) or "-",
-        "entries": int(layer.parts["code_table"].sum()), "bytes": 2 * layer.words, "cycles": predicted.total,
+        "bytes": 2 * layer.words, "cycles": predicted.total,
     } for number, (layer, place, predicted) in enumerate(zip(image.layers, image.placements, cycles, strict=True))]
 
     def tensor(place: "TensorPlacement") -> str:
