@@ -1,8 +1,8 @@
 """Banked activation memory: every lane reads its own pixel of a window at any offset, without conflicts.
 
-Bank (r, s) holds the pixels whose coordinates are r and s modulo the lanes. A window that begins at residue (ry, rx) takes
-one pixel of each bank: banks before the residue lie one bank row or column further. A rotation by the residue then brings
-each pixel to its lane.
+Bank (r, s) holds the pixels whose coordinates are r and s modulo the lanes. A window that begins at residue (ry, rx)
+takes one pixel of each bank: banks before the residue lie one bank row or column further. A rotation by the residue
+then brings each pixel to its lane.
 
     cycle 1  banks read, each at one of four addresses
     cycle 2  rotate rows                                       -> register
@@ -38,7 +38,8 @@ class ActivationMemory(wiring.Component):
     x_signed, fill : In(1)
         Sign-extend activations; value of padding: 0, or the least value when ``fill`` is high.
     x : Out
-        An activation a lane, row-major, sign-extended to ``act_bits + 1`` bits; :attr:`LATENCY` cycles after the address.
+        An activation a lane, row-major, sign-extended to ``act_bits + 1`` bits; :attr:`LATENCY` cycles after the
+        address.
     raw : Out
         Lane (0, 0) before padding, in step with ``x``.
     w_en, w_bank, w_addr, w_data : In

@@ -26,7 +26,7 @@ class BitReader(wiring.Component):
     save, restore : In(1)
         Keep the position as it is at the start of this cycle; return to it (overrides ``take``).
     next_addr : Out
-        Address of the next word to fetch, for the overrun check.
+        Address of the next word to request, for the overrun check.
     enable : In(1)
         Allows prefetching.
     mem : Out(FetchSignature)
@@ -47,8 +47,8 @@ class BitReader(wiring.Component):
         count = Signal(range(4))
         offset = Signal(4)
         addr = Signal(self.addr_width)
-        pending = Signal()
-        stale = Signal()
+        pending = Signal(range(3))
+        stale = Signal(range(3))
         saved_words = Signal(32)
         saved_count = Signal(range(3))
         saved_offset = Signal(4)
@@ -56,6 +56,7 @@ class BitReader(wiring.Component):
 
         moved = Signal(5)
         shift = Signal()
+        request = Signal()
         arrive = Signal()
         kept = Signal(range(4))
         m.d.comb += [
@@ -65,11 +66,12 @@ class BitReader(wiring.Component):
             self.next_addr.eq(addr),
             moved.eq(offset + self.length),
             shift.eq(self.take & moved[4]),
-            arrive.eq(self.mem.valid & ~stale),
+            arrive.eq(self.mem.valid & (stale == 0)),
             kept.eq(count - shift),
-            # One request at a time, and only when its word is sure to find a place.
-            self.mem.req.eq(self.enable & ~pending & ((count != 3) | shift) & ~self.restore & ~self.start),
+            # Two requests at a time, and only when their words are sure to find a place.
+            self.mem.req.eq(self.enable & (pending + count < 3) & (pending + stale < 2)),
             self.mem.addr.eq(addr),
+            request.eq(self.mem.req & self.mem.gnt),
         ]
         with m.If(self.take):
             m.d.sync += offset.eq(moved[:4])
@@ -79,27 +81,29 @@ class BitReader(wiring.Component):
             for n, word in enumerate(words):
                 with m.If(kept == n):
                     m.d.sync += word.eq(self.mem.data)
-            m.d.sync += addr.eq(addr + 1)
-        m.d.sync += count.eq(kept + arrive)
-
-        with m.If(self.mem.req & self.mem.gnt):
-            m.d.sync += pending.eq(1)
-        with m.Elif(self.mem.valid):
-            m.d.sync += [pending.eq(0), stale.eq(0)]
+        m.d.sync += [
+            count.eq(kept + arrive),
+            addr.eq(addr + request),
+            pending.eq(pending + request - arrive),
+            stale.eq(stale - (self.mem.valid & (stale != 0))),
+        ]
 
         with m.If(self.save):
             m.d.sync += [
                 saved_words.eq(self.window), saved_offset.eq(offset),
-                saved_count.eq(Mux(count == 3, 2, count)), saved_addr.eq(addr - (count == 3)),
+                saved_count.eq(Mux(count == 3, 2, count)), saved_addr.eq(addr - pending - (count == 3)),
             ]
         with m.If(self.restore):
             m.d.sync += [
                 words[0].eq(saved_words[16:]), words[1].eq(saved_words[:16]), offset.eq(saved_offset),
-                count.eq(saved_count), addr.eq(saved_addr), stale.eq(pending & ~self.mem.valid),
+                count.eq(saved_count), addr.eq(saved_addr),
             ]
         with m.If(self.start):
             m.d.sync += [
-                count.eq(0), offset.eq(0), addr.eq(self.start_addr), stale.eq(pending & ~self.mem.valid),
+                count.eq(0), offset.eq(0), addr.eq(self.start_addr),
                 saved_count.eq(0), saved_offset.eq(0), saved_addr.eq(self.start_addr),
             ]
+        with m.If(self.restore | self.start):
+            # Words under way belong to the position that was left.
+            m.d.sync += [pending.eq(0), stale.eq(stale + pending + request - self.mem.valid)]
         return m

@@ -12,9 +12,9 @@ __all__ = ["BlockCounter"]
 class BlockCounter(wiring.Component):
     """Position of the current block of output pixels.
 
-    ``last_x`` and ``last`` are registered. Two cycles after ``start`` or ``advance`` they are right; until then they are
-    those of a map of one block, low for any other map. So advances stand at least two cycles apart, but for the first
-    block of a map (and every block of a map of one).
+    ``last_x`` and ``last`` are registered. Two cycles after ``start`` or ``advance`` they are right; until then they
+    are those of a map of one block, low for any other map. So advances stand at least two cycles apart, but for the
+    first block of a map (and every block of a map of one).
 
     Members
     -------

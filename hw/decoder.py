@@ -1,16 +1,16 @@
 """Canonical Huffman decoder: one codeword a cycle from two sub-streams dealt codeword by codeword.
 
-The loop of a Huffman decoder is: look at the window, find the codeword's length, move the window. Here it is 2-slow: the
-layer's codewords alternate between sub-streams A and B, so each has two cycles for its loop and one set of comparators
-serves both.
+The loop of a Huffman decoder is: look at the window, find the codeword's length, move the window. Here it is 2-slow:
+the layer's codewords alternate between sub-streams A and B, so each has two cycles for its loop and one set of
+comparators serves both.
 
     extract   window of the sub-stream in turn, at its bit offset            -> register
     length    compare with the limit of each length; move the sub-stream     -> register
     symbol    codeword + offset of its length                                -> FIFO
 
 An output channel's row is decoded once for each block of output pixels. The end of a row is recognized in the symbol
-stage, beside the adder: there both bit readers still stand right behind the end-of-row codeword (the following ones are in
-the extract and length stages and have not moved their readers), so saving or restoring the readers in that cycle
+stage, beside the adder: there both bit readers still stand right behind the end-of-row codeword (the following ones are
+in the extract and length stages and have not moved their readers), so saving or restoring the readers in that cycle
 needs no correction. A return costs the two codewords in flight.
 """
 
@@ -157,9 +157,9 @@ class Decoder(wiring.Component):
         m.d.comb += [
             window.eq(Mux(phase, reader_b.window, reader_a.window)),
             offset.eq(Mux(phase, reader_b.offset, reader_a.offset)),
-            # At most two codewords are in flight behind this one.
-            fire.eq(running & ~starting & Mux(phase, reader_b.ready, reader_a.ready) & (level <= self.FIFO_DEPTH - 3)
-                    & ~restore),
+            # A place in the FIFO for this codeword and those in flight.
+            fire.eq(running & ~starting & Mux(phase, reader_b.ready, reader_a.ready) & ~restore
+                    & (level + length_valid + symbol_valid < self.FIFO_DEPTH)),
         ]
         m.d.sync += length_valid.eq(fire)
         with m.If(fire):
@@ -249,7 +249,8 @@ class Decoder(wiring.Component):
             m.d.sync += [running.eq(0), length_valid.eq(0), symbol_valid.eq(0)]
         with m.If(self.start):
             m.d.sync += [
-                running.eq(1), starting.eq(1), phase.eq(0), saved_phase.eq(0), rows_left.eq(self.rows - 1), self.row.eq(0),
+                running.eq(1), starting.eq(1), phase.eq(0), saved_phase.eq(0), rows_left.eq(self.rows - 1),
+                self.row.eq(0),
                 length_valid.eq(0), symbol_valid.eq(0),
             ]
         with m.If(self.clear):

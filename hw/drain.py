@@ -3,13 +3,14 @@
     head       shadow + bias
     sign       negated when the scale's first term is negative
     shift      one barrel shifter: Horner steps over the scale's further terms, then the final shift
-    round      half up, clamp
+    round      half up
+    clamp
     write
 
 A pixel takes one cycle with a scale of one term, two more with each further one, and four when raw (one a byte).
 """
 
-from amaranth.hdl import Array, Cat, Elaboratable, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Cat, Const, Elaboratable, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -278,6 +279,7 @@ class Drain(wiring.Component):
         shifted = Signal(signed(self.config.acc_width + 3))
         term = Array(scale.terms[n] for n in range(4))[count[1:]]
         amount = Signal(6)
+        next_count = Signal(3)
         shifted_valid = Signal()
         shifted_bank = Signal(self.config.lanes)
         shifted_addr = Signal(addr_width)
@@ -285,7 +287,14 @@ class Drain(wiring.Component):
         m.d.comb += [
             last.eq(count == self.steps),
             value_free.eq(~value_valid | last),
-            amount.eq(Mux(raw, Cat(1, 0, 0, count[:2]), Mux(last, scale.final_shift, term.shift))),
+            next_count.eq(Mux(value_valid & ~last, count + 1, 0)),
+        ]
+        # The shift amount is chosen a cycle ahead.
+        following = Array(scale.terms[n].shift for n in range(4))[next_count[1:]]
+        m.d.sync += [
+            count.eq(next_count),
+            amount.eq(Mux(raw, Cat(Const(0, 3), next_count[:2]),
+                          Mux(next_count == self.steps, scale.final_shift, following))),
         ]
         barrel_in = Signal(signed(self.config.acc_width + 2))
         m.d.comb += barrel_in.eq(Mux(raw | (count == 0), value, horner))
@@ -296,35 +305,42 @@ class Drain(wiring.Component):
             shifted_addr.eq(value_addr + base + Mux(raw, count[:2], 0)),
             shifted_end.eq(value_valid & last & value_end),
         ]
-        with m.If(value_valid):
-            m.d.sync += count.eq(Mux(last, 0, count + 1))
-            with m.If(count[0]):
-                subtract = term.neg ^ scale.neg
-                m.d.sync += horner.eq((shifted >> 1) + (value ^ subtract.replicate(len(value)).as_signed()) + subtract)
+        with m.If(value_valid & count[0]):
+            subtract = term.neg ^ scale.neg
+            m.d.sync += horner.eq((shifted >> 1) + (value ^ subtract.replicate(len(value)).as_signed()) + subtract)
 
-        # Round and clamp.
+        # Round, then clamp.
         rounded = Signal(signed(self.config.acc_width + 3))
+        rounded_valid = Signal()
+        rounded_bank = Signal(self.config.lanes)
+        rounded_addr = Signal(addr_width)
         narrow = Signal(signed(act_bits + 2))
         sign = rounded[-1]
         upper = rounded[act_bits + 1:]
         qmin = layer.qmin[:act_bits + 1].as_signed()
         qmax = layer.qmax[:act_bits + 1].as_signed()
-        m.d.comb += [rounded.eq((shifted + 1) >> 1), narrow.eq(rounded)]
-        m.d.sync += [self.w_en.eq(shifted_valid), self.w_bank.eq(shifted_bank), self.w_addr.eq(shifted_addr)]
+        m.d.sync += [
+            rounded.eq((shifted + ~raw) >> 1),
+            rounded_valid.eq(shifted_valid), rounded_bank.eq(shifted_bank), rounded_addr.eq(shifted_addr),
+            self.w_en.eq(rounded_valid), self.w_bank.eq(rounded_bank), self.w_addr.eq(rounded_addr),
+        ]
+        m.d.comb += narrow.eq(rounded)
         with m.If(raw):
-            m.d.sync += self.w_data.eq(shifted)
+            m.d.sync += self.w_data.eq(rounded)
         with m.Elif(Mux(upper.all() | ~upper.any(), narrow < qmin, sign)):
             m.d.sync += self.w_data.eq(qmin)
-        with m.Elif(Mux(upper.any() & ~sign, 1, narrow > qmax)):
+        with m.Elif(Mux(upper.all() | ~upper.any(), narrow > qmax, ~sign)):
             m.d.sync += self.w_data.eq(qmax)
         with m.Else():
             m.d.sync += self.w_data.eq(narrow)
 
         # Rows.
         rows_left = Signal(16)
-        closing = Signal()
+        closing = Signal(2)
         m.d.comb += self.row_done.eq(shifted_end)
-        m.d.sync += [closing.eq(shifted_end & (rows_left == 0)), self.layer_done.eq(closing)]
+        m.d.sync += [
+            closing.eq(Cat(shifted_end & (rows_left == 0), closing)), self.layer_done.eq(closing[-1]),
+        ]
         with m.If(shifted_end):
             m.d.sync += [
                 rows_left.eq(rows_left - 1), self.row.eq(self.row + 1), base.eq(base + Mux(raw, RAW_BYTES, 1)),
@@ -332,9 +348,9 @@ class Drain(wiring.Component):
         with m.If(self.start):
             m.d.sync += [
                 rows_left.eq(layer.rows - 1), self.row.eq(0), base.eq(layer.out_base),
-                lane_x.eq(0), lane_y.eq(0), count.eq(0),
+                lane_x.eq(0), lane_y.eq(0),
             ]
         with m.If(self.clear):
             m.d.sync += [active.eq(0), head_valid.eq(0), value_valid.eq(0), shifted_valid.eq(0), shifted_end.eq(0),
-                         closing.eq(0), self.layer_done.eq(0), self.w_en.eq(0)]
+                         rounded_valid.eq(0), closing.eq(0), self.layer_done.eq(0), self.w_en.eq(0)]
         return m

@@ -1,7 +1,8 @@
 """Dictionary expander: a symbol becomes the micro-operations of its entry, one a cycle.
 
 The term RAM holds the first micro-operation of entry n at address n and all further ones from address 256 up. Each word
-carries the address of its successor, so that the next read depends on nothing but the word just read and the FIFO's head.
+carries the address of its successor, so that the next read depends on nothing but the word just read and the FIFO's
+head.
 """
 
 from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal

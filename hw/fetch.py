@@ -47,7 +47,7 @@ class ModelMemory(wiring.Component):
         Write port; writing takes the memory's only port and delays fetches by a cycle.
     """
 
-    LATENCY = 2
+    LATENCY = 3
 
     def __init__(self, depth: int, ports: int) -> None:
         self.depth = depth
@@ -69,6 +69,8 @@ class ModelMemory(wiring.Component):
         reading = Signal()
         owner = Signal(self.ports)
         owner_read = Signal(self.ports)
+        owner_data = Signal(self.ports)
+        fetched = Signal(16)
 
         taken = self.w_en
         selected = self.w_addr
@@ -84,8 +86,10 @@ class ModelMemory(wiring.Component):
             reading.eq(taken & ~self.w_en),
         ]
         for n, port in enumerate(ports):
-            m.d.sync += [owner[n].eq(port.gnt), owner_read[n].eq(owner[n])]
-            m.d.comb += [port.valid.eq(owner_read[n]), port.data.eq(read.data)]
+            m.d.sync += [owner[n].eq(port.gnt), owner_read[n].eq(owner[n]), owner_data[n].eq(owner_read[n])]
+            m.d.comb += [port.valid.eq(owner_data[n]), port.data.eq(fetched)]
+        # A large memory is many blocks and a multiplexer: its output wants a register of its own.
+        m.d.sync += fetched.eq(read.data)
         m.d.comb += [
             read.addr.eq(addr), read.en.eq(reading & ~writing),
             write.addr.eq(addr), write.data.eq(data), write.en.eq(writing),

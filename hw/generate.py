@@ -148,8 +148,8 @@ def generate(source: AcceleratorConfig | wiring.Component, directory: str | Path
     Returns
     -------
     dict
-        The manifest: ``name``, ``config``, ``fingerprint``, ``ports``, ``clock``, ``memories``, ``files`` (SHA-256 of each)
-        and ``tools``.
+        The manifest: ``name``, ``config``, ``fingerprint``, ``ports``, ``clock``, ``memories``, ``files`` (SHA-256 of
+        each) and ``tools``.
 
     Raises
     ------

@@ -94,7 +94,8 @@ class LaneArray(wiring.Component):
         super().__init__({
             "x": In(data.ArrayLayout(signed(config.act_bits + 1), config.lanes)),
             "shift": In(SHIFT_BITS), "neg": In(1), "term": In(1), "eor": In(1), "row_last": In(1), "maximum": In(1),
-            "restart": In(1), "drain": In(1), "head": Out(signed(config.acc_width)), "finished": Out(1), "finished_row_last": Out(1),
+            "restart": In(1), "drain": In(1), "head": Out(signed(config.acc_width)),
+            "finished": Out(1), "finished_row_last": Out(1),
         })
 
     def elaborate(self, platform: object) -> Elaboratable:
@@ -111,7 +112,7 @@ class LaneArray(wiring.Component):
             neg.eq(self.neg & self.term), done.eq(self.eor),
             self.finished.eq(done), self.finished_row_last.eq(row_last),
         ]
-        lanes = []
+        lanes: list[Lane] = []
         for n in range(self.config.lanes):
             m.submodules[f"lane{n}"] = lane = Lane(self.config)
             m.d.comb += [

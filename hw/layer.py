@@ -14,4 +14,4 @@ class LayerLayout(data.StructLayout):
     """
 
     def __init__(self) -> None:
-        super().__init__({name: 16 for name in DESCRIPTOR})
+        super().__init__(dict.fromkeys(DESCRIPTOR, 16))

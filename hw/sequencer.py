@@ -96,7 +96,7 @@ class Sequencer(wiring.Component):
         # Loading: a word a cycle, whatever the section.
         m.d.comb += [
             mem.req.eq(requests != 0), mem.addr.eq(addr),
-            self.load.eq(mem.data), self.load_section.eq(section), self.load_valid.eq(mem.valid & (responses != 0)),
+            self.load_valid.eq(mem.valid & (responses != 0)), self.load.eq(mem.data), self.load_section.eq(section),
         ]
         with m.If(mem.req & mem.gnt):
             m.d.sync += [addr.eq(addr + 1), requests.eq(requests - 1)]

@@ -249,5 +249,7 @@ class TapGenerator(wiring.Component):
             self.mask_y.eq(masks[0]), self.mask_x.eq(masks[1]),
         ]
         with m.If(self.probe):
-            m.d.sync += [self.addr.eq(self.probe_addr), self.residue_y.eq(self.probe_y), self.residue_x.eq(self.probe_x)]
+            m.d.sync += [
+                self.addr.eq(self.probe_addr), self.residue_y.eq(self.probe_y), self.residue_x.eq(self.probe_x),
+            ]
         return m

@@ -1,7 +1,8 @@
 """Run Yosys, on behalf of the Verilog writer and of synthesis.
 
-Where the program is, is not decided here: the environment variable ``YOSYS`` says so (the command line sets it, after the
-search that ``shiftwright doctor`` shows); without it, a ``yosys`` on ``PATH`` or the YoWASP one of this Python is used.
+Where the program is, is not decided here: the environment variable ``YOSYS`` says so (the command line sets it, after
+the search that ``shiftwright doctor`` shows); without it, a ``yosys`` on ``PATH`` or the YoWASP one of this Python is
+used.
 """
 
 import functools
