@@ -48,8 +48,8 @@ class BuildResult:
     report: Path
 
 
-def build(board: str | Board, directory: str | Path, *, config: AcceleratorConfig | None = None, mhz: float | None = None,
-          seed: int = 1) -> BuildResult:
+def build(board: str | Board, directory: str | Path, *, config: AcceleratorConfig | None = None,
+          mhz: float | None = None, seed: int = 1) -> BuildResult:
     """Build a bitstream.
 
     Parameters
@@ -61,7 +61,8 @@ def build(board: str | Board, directory: str | Path, *, config: AcceleratorConfi
     config : AcceleratorConfig or None
         The accelerator; ``None`` is the board's own.
     mhz : float or None
-        Clock that timing analysis is to meet; ``None`` is the board's oscillator. The clock of the board does not change.
+        Clock that timing analysis is to meet; ``None`` is the board's oscillator. The clock of the board does not
+        change.
     seed : int
         Of the placer.
 
@@ -96,7 +97,8 @@ def build(board: str | Board, directory: str | Path, *, config: AcceleratorConfi
     report = target_folder / f"{chosen.name}.report.json"
     _write(bitstream, bits)
     _write(report, (json.dumps(_report(chosen, wanted, synthesis, routed, bitstream), indent=2) + "\n").encode())
-    return BuildResult(board=chosen, config=wanted, synthesis=synthesis, routed=routed, bitstream=bitstream, report=report)
+    return BuildResult(board=chosen, config=wanted, synthesis=synthesis, routed=routed, bitstream=bitstream,
+                       report=report)
 
 
 def _prepare(board: Board, config: AcceleratorConfig) -> tuple[str, str]:

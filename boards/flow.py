@@ -13,11 +13,19 @@ from typing import Any
 
 from amaranth.hdl import Elaboratable
 
-from ..hw.arch.errors import CapacityError, ToolError
+from ..hw.arch.errors import ToolError
 from ..hw.generate import rtlil_text
 from ..hw.yosys import run_yosys, tool_path
 from .devices import Device, get_device
-from .netlist import Counts, check_capacity, check_memories, check_multipliers, check_no_multiply, count_cells, netlist_cells
+from .netlist import (
+    Counts,
+    check_capacity,
+    check_memories,
+    check_multipliers,
+    check_no_multiply,
+    count_cells,
+    netlist_cells,
+)
 
 __all__ = ["Routed", "Synthesis", "place_and_route", "route", "synthesize", "synthesize_rtlil"]
 
@@ -161,9 +169,10 @@ def place_and_route(device: Device, folder: Path, *, mhz: float, seed: int = 1, 
     pins = "--lpf" if device.constraints.endswith("lpf") else "--pcf"
     output = "--textcfg" if device.constraints.endswith("lpf") else "--asc"
     started = time.monotonic()
-    _run([tool_path(device.router), *device.router_args, "--json", "top.json", pins, device.constraints, output, device.routed,
-          "--report", "routed.json", "--freq", f"{mhz:g}", "--seed", str(seed), "--timing-allow-fail", "-q",
-          "--log", "route.log", *(device.unconstrained if free_pins else ())], folder, device)
+    _run([tool_path(device.router), *device.router_args, "--json", "top.json", pins, device.constraints,
+          output, device.routed, "--report", "routed.json", "--freq", f"{mhz:g}", "--seed", str(seed),
+          "--timing-allow-fail", "-q", "--log", "route.log",
+          *(device.unconstrained if free_pins else ())], folder, device)
     report = json.loads((folder / "routed.json").read_text())
     clocks: dict[str, Any] = report.get("fmax", {})
     if not clocks:
@@ -211,6 +220,6 @@ def _run(command: Sequence[str], folder: Path, device: Device) -> None:
     errors = [line for line in output.splitlines() if line.startswith("ERROR")] or output.strip().splitlines()[-5:]
     exceeded = _NO_SITE.search(output)
     if exceeded:
-        raise ToolError(f"{Path(command[0]).name} can't place the design on {device.title}: no {exceeded.group(1)} site is "
-                        f"left; use fewer lanes or smaller memories ({errors[0]})")
+        raise ToolError(f"{Path(command[0]).name} can't place the design on {device.title}: no {exceeded.group(1)} "
+                        f"site is left; use fewer lanes or smaller memories ({errors[0]})")
     raise ToolError(f"{Path(command[0]).name} failed (exit code {done.returncode}): " + "\n".join(errors))

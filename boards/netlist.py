@@ -61,7 +61,8 @@ def netlist_cells(path: Path, top: str = "top") -> list[tuple[str, str]]:
         modules: dict[str, Any] = json.loads(path.read_text())["modules"]
         return [(name, cell["type"]) for name, cell in modules[top]["cells"].items()]
     except (OSError, ValueError, KeyError) as error:
-        raise ToolError(f"{path.name}: not a netlist with a module {top!r}: {error!r}; is this Yosys too old?") from None
+        raise ToolError(f"{path.name}: not a netlist with a module {top!r}: {error!r}; "
+                        f"is this Yosys too old?") from None
 
 
 def count_cells(cells: list[tuple[str, str]], device: Device) -> Counts:

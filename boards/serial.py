@@ -18,10 +18,10 @@ WRITE_BIT = 1
 class BusOverSerial(wiring.Component):
     """Word bus behind a four-wire serial port (SPI mode 0, sampled by the system clock).
 
-    A frame, from ``cs`` going high to its going low, most significant bit first: 8 command bits (bit 1 write, bit 0 read),
-    24 address bits, then words of 16 bits. A write takes each whole word to the next address. A read fetches the addressed
-    word when the address is complete and each next one when a word has been shifted out; the first word after the
-    address is filler, so that there is time to fetch.
+    A frame, from ``cs`` going high to its going low, most significant bit first: 8 command bits (bit 1 write, bit 0
+    read), 24 address bits, then words of 16 bits. A write takes each whole word to the next address. A read fetches the
+    addressed word when the address is complete and each next one when a word has been shifted out; the first word after
+    the address is filler, so that there is time to fetch.
 
     ``sclk`` must be slower than an eighth of the system clock.
 
@@ -76,7 +76,8 @@ class BusOverSerial(wiring.Component):
             with m.Else():
                 m.d.sync += [
                     self.bus_addr.eq(bits_in), is_read.eq(bits_in[BUS_ADDR_BITS + READ_BIT]),
-                    is_write.eq(bits_in[BUS_ADDR_BITS + WRITE_BIT]), self.bus_r_en.eq(bits_in[BUS_ADDR_BITS + READ_BIT]),
+                    is_write.eq(bits_in[BUS_ADDR_BITS + WRITE_BIT]),
+                    self.bus_r_en.eq(bits_in[BUS_ADDR_BITS + READ_BIT]),
                 ]
         with m.Elif(falling & (left != BUS_DATA_BITS)):
             # The falling edge after a whole word came is before the first bit of the next: nothing to shift yet.
@@ -127,8 +128,8 @@ class AcceleratorOverSerial(wiring.Component):
 class PortScan(wiring.Component):
     """Any component behind two shift registers, so that it can be routed for its area and clock alone.
 
-    Inputs come from the first register, outputs are captured by the second: every path of the component begins and ends in a
-    flip-flop, as it would in a design.
+    Inputs come from the first register, outputs are captured by the second: every path of the component begins and ends
+    in a flip-flop, as it would in a design.
 
     Parameters
     ----------

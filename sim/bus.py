@@ -99,7 +99,7 @@ class BusDriver:
 
 
 class BusMonitor:
-    """Records every transfer on the bus: ``writes`` as (address, word), ``reads`` as (address, word) in order of answer."""
+    """Records every transfer on the bus, as (address, word): ``writes``, and ``reads`` in order of answer."""
 
     def __init__(self, dut: Any) -> None:
         self.dut = dut

@@ -1,9 +1,9 @@
 """The top of an accelerator simulation: the accelerator, and a bridge that moves many words for one visit of Python.
 
-cocotb pays tens of microseconds each time that Python runs. Loading a model and reading every layer's output are hundreds of
-thousands of bus transfers, so this bridge takes a burst of words in one wide port, makes the single-word
-transfers of the word bus itself, and gives a burst of words back. The accelerator is a black box here: its Verilog,
-or a netlist of it, is a source of its own.
+cocotb pays tens of microseconds each time that Python runs. Loading a model and reading every layer's output are
+hundreds of thousands of bus transfers, so this bridge takes a burst of words in one wide port, makes the single-word
+transfers of the word bus itself, and gives a burst of words back. The accelerator is a black box here: its Verilog, or
+a netlist of it, is a source of its own.
 """
 
 from amaranth.hdl import Cat, ClockSignal, Instance, Module, ResetSignal, Signal

@@ -159,13 +159,13 @@ def run(model: Model, module: str, *, data: Mapping[str, Any] | None = None, see
                                       stdin=subprocess.DEVNULL, stdout=log_file, stderr=subprocess.STDOUT,
                                       timeout=timeout, check=False)
             except subprocess.TimeoutExpired:
-                raise ToolError(f"{module} on {model.simulator.name} did not end within {timeout:g} s; allow more time or "
-                                f"simulate less. Its last output:\n{_tail(log_path)}") from None
+                raise ToolError(f"{module} on {model.simulator.name} did not end within {timeout:g} s; allow more time "
+                                f"or simulate less. Its last output:\n{_tail(log_path)}") from None
         seconds = time.monotonic() - started
         tests = _check_results(folder / "results.xml", f"{module} on {model.simulator.name} (seed {seed})", log_path)
         if done.returncode:
-            raise ToolError(f"{module} on {model.simulator.name}: the simulator ended with exit code {done.returncode}:\n"
-                            f"{_tail(log_path)}")
+            raise ToolError(f"{module} on {model.simulator.name}: the simulator ended with exit code "
+                            f"{done.returncode}:\n{_tail(log_path)}")
         return BenchResult(tests=tests, data=_get(folder, "result"), seconds=seconds, model=model,
                            log=log_path.read_text(errors="replace"))
 
@@ -256,7 +256,7 @@ def _tail(path: Path, lines: int = 30) -> str:
 
 
 def _put(folder: Path, name: str, values: Mapping[str, Any]) -> None:
-    arrays = {key: value for key, value in values.items() if isinstance(value, np.ndarray)}
+    arrays: dict[str, Any] = {key: value for key, value in values.items() if isinstance(value, np.ndarray)}
     np.savez(folder / f"{name}.npz", **arrays)
     (folder / f"{name}.json").write_text(json.dumps({k: v for k, v in values.items() if k not in arrays}))
 

@@ -63,7 +63,8 @@ def simulate(image: Image, inputs: np.ndarray, *, expected: Mapping[str, np.ndar
     inputs : integer array (N, C, H, W)
         Quantized images (:meth:`QuantizedNetwork.quantize_input`).
     expected : mapping of str to integer array (N, C, H, W)
-        Each layer's output, in the order of the image's layers: what ``golden.run(network, inputs, layers=True)`` gives.
+        Each layer's output, in the order of the image's layers: what ``golden.run(network, inputs, layers=True)``
+        gives.
     simulator : str
         ``"verilator"``, or ``"icarus"`` (four-state; some hundred times slower).
     seed : int
@@ -113,7 +114,8 @@ def simulate(image: Image, inputs: np.ndarray, *, expected: Mapping[str, np.ndar
     return SimulationResult(
         simulator=simulator, images=len(inputs), layers=tuple(names if per_layer else names[-1:]),
         values=int(result.data["compared"]), cycles=tuple(int(count) for count in result.data["cycles"]),
-        layer_cycles=tuple(tuple(int(count) for count in row) for row in result.data["layer_cycles"]) if per_layer else (),
+        layer_cycles=(tuple(tuple(int(count) for count in row) for row in result.data["layer_cycles"])
+                      if per_layer else ()),
         build_seconds=model.seconds, seconds=result.seconds)
 
 

@@ -85,8 +85,8 @@ class Verilator:
         libraries = str(config.libs_dir)
         objects = folder / "objects"
         run_tool([
-            tool.path, "--cc", "--exe", "--Mdir", "objects", "--top-module", spec.top, "--prefix", "Vtop", "-o", "model",
-            "--vpi", *(["--public-flat-rw"] if spec.internals else ["--public-depth", "1"]),
+            tool.path, "--cc", "--exe", "--Mdir", "objects", "--top-module", spec.top, "--prefix", "Vtop",
+            "-o", "model", "--vpi", *(["--public-flat-rw"] if spec.internals else ["--public-depth", "1"]),
             "-Wno-fatal", "-Wno-lint", "-Wno-style", "--timescale", TIMESCALE, "--x-assign", "unique",
             "--x-initial", "unique", *(["-O3"] if spec.fast else []), *(["--trace"] if spec.waves else []),
             "-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator",
@@ -163,7 +163,7 @@ def simulator(name: str) -> Simulator:
 
 
 def build_jobs() -> int:
-    """Compilers that a build starts at once: ``SHIFTWRIGHT_JOBS``, or the processors this process may use, at most 4."""
+    """Compilers that a build starts at once: ``SHIFTWRIGHT_JOBS``, or the processors of this process, at most 4."""
     text = os.environ.get("SHIFTWRIGHT_JOBS", "")
     return max(1, int(text)) if text.isdigit() else min(4, len(os.sched_getaffinity(0)))
 
@@ -181,7 +181,8 @@ def run_tool(command: Sequence[str], folder: Path, env: Mapping[str, str]) -> No
         done = subprocess.run(command, cwd=folder, env=dict(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True, errors="replace", check=False, timeout=BUILD_TIMEOUT)
     except subprocess.TimeoutExpired:
-        raise ToolError(f"{Path(command[0]).name} took more than {BUILD_TIMEOUT} s to build a simulation model") from None
+        raise ToolError(f"{Path(command[0]).name} took more than {BUILD_TIMEOUT} s to build a simulation "
+                        f"model") from None
     except OSError as error:
         raise ToolError(f"{command[0]}: can't run: {error.strerror}; see 'shiftwright doctor'") from None
     if done.returncode:

@@ -1,6 +1,6 @@
 """The compressed network: integer layers whose weights are sums of signed powers of two, and its file (``.swc``).
 
-This is what a recipe makes, what the compiler takes, and what the golden model runs. The arithmetic is DESIGN section 2:
+This is what a recipe makes, what the compiler takes, and what the golden model runs. The arithmetic is:
 
 * a weight is a codebook entry, a tuple of :class:`Term`; its value is the sum of ``+-2**shift``;
 * a product is ``(x << shift) >> (max_shift - guard_bits)``, truncated towards minus infinity, then signed;
@@ -204,7 +204,8 @@ class QuantizedNetwork:
             for name in ("indices", "bias", "shift"):
                 value = entry.pop(name)
                 if value is not None:
-                    arrays[f"{number}.{name}"] = np.ascontiguousarray(value, np.uint8 if name == "indices" else np.int64)
+                    dtype = np.uint8 if name == "indices" else np.int64
+                    arrays[f"{number}.{name}"] = np.ascontiguousarray(value, dtype)
             entry["source"], entry["target"] = layer.source.name, dataclasses.asdict(layer.target)
             for name in ("codebook", "scale"):
                 entry[name] = [[[int(t.neg), t.shift] for t in terms] for terms in entry[name]]

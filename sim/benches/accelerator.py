@@ -61,7 +61,7 @@ class HarnessDriver:
             defined = np.frombuffer(bits.encode(), np.uint8).reshape(size, 16) <= ord("1")
             words = np.frombuffer(int(bits.translate(_NO_X), 2).to_bytes(2 * size, "little"), "<u2").astype(np.int32)
             # The text begins with the last word.
-            words[~defined.all(axis=1)[::-1]] = UNDEFINED
+            words[~np.asarray(defined.all(axis=1))[::-1]] = UNDEFINED
             parts.append(words)
         return np.concatenate(parts)
 
@@ -92,7 +92,8 @@ class HarnessDriver:
         undefined = np.argwhere(banks[locate(placement, image.config)] == UNDEFINED)
         if len(undefined):
             channel, row, column = undefined[0]
-            raise MismatchError(f"{where}, byte channel {channel}, row {row}, column {column}: the RTL gives undefined bits")
+            raise MismatchError(f"{where}, byte channel {channel}, row {row}, column {column}: "
+                                f"the RTL gives undefined bits")
         return unpack_activations(placement, image.config, banks)
 
 

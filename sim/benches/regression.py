@@ -1,7 +1,7 @@
 """cocotb bench: load and run one network after another on the accelerator, without a reset between them.
 
-Given: ``names`` (of the cases), ``limit`` (cycles a layer may take) and for each case k ``image_<k>`` (bytes of a ``.swi``),
-``inputs_<k>`` (N, C, H, W), ``layers_<k>`` (names) and ``expected_<k>_<l>`` (N, C, H, W) for each layer l.
+Given: ``names`` (of the cases), ``limit`` (cycles a layer may take) and for each case k ``image_<k>`` (bytes of a
+``.swi``), ``inputs_<k>`` (N, C, H, W), ``layers_<k>`` (names) and ``expected_<k>_<l>`` (N, C, H, W) for each layer l.
 Even images stop after each layer for its comparison, odd ones run through and show only their last layer.
 Returns: ``compared`` (values).
 """
@@ -29,8 +29,9 @@ async def networks_one_after_another(dut: Any) -> None:
         await check_identity(driver, image)
         await load_model(driver, image)
         for number, x in enumerate(given[f"inputs_{case}"]):
-            expected = {layer: given[f"expected_{case}_{at}"][number] for at, layer in enumerate(given[f"layers_{case}"])}
-            values, _ = await run_image(dut, driver, image, x, expected, per_layer=number % 2 == 0, limit=given["limit"],
-                                        what=f"{name}, image {number}")
+            expected = {layer: given[f"expected_{case}_{at}"][number]
+                        for at, layer in enumerate(given[f"layers_{case}"])}
+            values, _ = await run_image(dut, driver, image, x, expected, per_layer=number % 2 == 0,
+                                        limit=given["limit"], what=f"{name}, image {number}")
             compared += values
     bench_result({"compared": compared})

@@ -22,10 +22,10 @@ NO_BOARD = "ulx3s-85f"
 def command(ctx: click.Context, board: str, config: Path | None, output: Path, mhz: float | None) -> None:
     """Build a board's bitstream with the open tools, and check it.
 
-    The accelerator's word bus is behind a four-wire serial port on the board's connector, so that all of its logic is kept.
-    The build fails (exit code 3) when the design multiplies, when a memory does not map to RAM, or when the design can't
-    be placed or routed; a design that needs more than the device has is wrong input (2). A missed clock is reported, and
-    the exit code is 1. The largest boards take minutes. --seed is the placer's.
+    The accelerator's word bus is behind a four-wire serial port on the board's connector, so that all of its logic is
+    kept. The build fails (exit code 3) when the design multiplies, when a memory does not map to RAM, or when the
+    design can't be placed or routed; a design that needs more than the device has is wrong input (2). A missed clock is
+    reported, and the exit code is 1. The largest boards take minutes. --seed is the placer's.
 
     \b
     Files:
@@ -39,10 +39,9 @@ def command(ctx: click.Context, board: str, config: Path | None, output: Path, m
         shiftwright build --board ulx3s-85f --config small.toml -o out/small
     """
     from ...boards.build import build
+    from ...boards.registry import get
     from ...hw.arch.config import AcceleratorConfig
     from ..tools import require, using_tools
-
-    from ...boards.registry import get
 
     chosen = get(board)
     for tool in ("yosys", chosen.device.router, chosen.device.packer):

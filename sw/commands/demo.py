@@ -12,17 +12,19 @@ from ..cli import emit
 
 
 @click.command("demo", short_help="The whole main job on the embedded default, with a report.")
-@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), default=Path("out/demo"), show_default=True,
-              help="Folder for the checkpoint, the compressed network, the image and the Verilog.")
-@click.option("--board", default="ulx3s-85f", show_default=True, metavar="NAME", help="Board whose accelerator is generated.")
+@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), default=Path("out/demo"),
+              show_default=True, help="Folder for the checkpoint, the compressed network, the image and the Verilog.")
+@click.option("--board", default="ulx3s-85f", show_default=True, metavar="NAME",
+              help="Board whose accelerator is generated.")
 @click.option("--images", type=click.IntRange(1, 360), default=16, show_default=True, help="Test images to simulate.")
 @click.option("--simulator", type=click.Choice(["verilator", "icarus"]), default="verilator", show_default=True)
 @click.pass_context
 def command(ctx: click.Context, output: Path, board: str, images: int, simulator: str) -> None:
     """Train, compress, compile, generate and simulate a small network on real digits, and compare every bit.
 
-    The network is the zoo's `digits`, the data scikit-learn's 1,797 handwritten digits, so nothing is downloaded. Every file
-    of the way is kept in the output folder: digits.safetensors, digits.swc, digits.swi, accelerator.v and its manifest.
+    The network is the zoo's `digits`, the data scikit-learn's 1,797 handwritten digits, so nothing is downloaded. Every
+    file of the way is kept in the output folder: digits.safetensors, digits.swc, digits.swi, accelerator.v and its
+    manifest.
 
     \b
     Examples:
@@ -66,7 +68,8 @@ def command(ctx: click.Context, output: Path, board: str, images: int, simulator
         compilation.image.save(output / "digits.swi")
     with step("generate", f"4/5 generate the accelerator of {board} ({config.name} lanes and streams)"):
         generate(config, output)
-    with step("simulate", f"5/5 simulate {images} images on {simulator} (the first time builds the model: up to a minute)"):
+    with step("simulate", f"5/5 simulate {images} images on {simulator} "
+                          f"(the first time builds the model: up to a minute)"):
         inputs = network.quantize_input(test_data.images[:images] / 256.0)
         expected = golden.run(network, inputs, layers=True)
         run = simulate(compilation.image, inputs, expected=expected, simulator=simulator, seed=seed)

@@ -26,8 +26,8 @@ def command(board: str | None, config: Path | None, output: Path, name: str) -> 
         accelerator.json  manifest: configuration, fingerprint, ports, memories, SHA-256 of the files, tool versions
 
     The accelerator is that of --board or --config; without both, the default configuration (4 x 4 lanes). It runs every
-    image that was compiled for the same configuration: the Verilog does not depend on the network. The same command with the
-    same tools writes the same bytes.
+    image that was compiled for the same configuration: the Verilog does not depend on the network. The same command
+    with the same tools writes the same bytes.
 
     \b
     Examples:

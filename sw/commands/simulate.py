@@ -22,10 +22,11 @@ PIXEL_SCALE = 256.0
 @click.option("--images", type=click.IntRange(1), default=1, show_default=True, metavar="N",
               help="The first N test images.")
 @click.option("--network", type=click.Path(path_type=Path), metavar="FILE.swc",
-              help="The compressed network that the image was compiled from. Default: the .swc of the same name, if any.")
+              help="Compressed network that the image was compiled from (default: the .swc of the same name, if any).")
 @click.option("--simulator", type=click.Choice(["verilator", "icarus"]), default="verilator", show_default=True,
               help="icarus knows undefined values, and is some hundred times slower.")
-@click.option("--netlist", is_flag=True, help="Simulate the synthesized netlist in place of the RTL (not yet supported).")
+@click.option("--netlist", is_flag=True,
+              help="Simulate the synthesized netlist in place of the RTL (not yet supported).")
 @click.option("--output-only", is_flag=True, help="Compare the network's output only, without a stop after each layer.")
 @click.option("--waves", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.vcd",
               help="Record all signals' waveforms (large).")
@@ -33,13 +34,13 @@ PIXEL_SCALE = 256.0
               help="End the simulation after this time.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder that is searched first for the data set.")
 @click.pass_context
-def command(ctx: click.Context, image: Path, data: str, images: int, network: Path | None, simulator: str, netlist: bool,
-            output_only: bool, waves: Path | None, timeout: float, data_dir: Path | None) -> None:
+def command(ctx: click.Context, image: Path, data: str, images: int, network: Path | None, simulator: str,
+            netlist: bool, output_only: bool, waves: Path | None, timeout: float, data_dir: Path | None) -> None:
     """Run test images on the simulated accelerator and compare every layer's output with the golden model.
 
-    The accelerator is generated for the configuration in the image. The reference is PyTorch's integer golden model on the
-    compressed network (--network, or the .swc next to the image); without one it is the image interpreter, which reads
-    the same image, so that a wrong compilation would go unseen: the report says which of the two it was.
+    The accelerator is generated for the configuration in the image. The reference is PyTorch's integer golden model on
+    the compressed network (--network, or the .swc next to the image); without one it is the image interpreter, which
+    reads the same image, so that a wrong compilation would go unseen: the report says which of the two it was.
 
     The first use of a configuration builds its simulation model (up to a minute); models are kept in the cache folder.
 
@@ -103,7 +104,7 @@ def _reference(image: "Image", path: Path, network: Path | None,
 
     model = QuantizedNetwork.load(network)
     if not np.array_equal(compile_(model, image.config).words, image.words):
-        raise ModelError(f"{path} was not compiled from {network} by this version of Shiftwright; compile the network again, "
-                         f"or name the right one with --network")
+        raise ModelError(f"{path} was not compiled from {network} by this version of Shiftwright; compile the network "
+                         f"again, or name the right one with --network")
     inputs = model.quantize_input(pixels / PIXEL_SCALE)
     return inputs, golden.run(model, inputs, layers=True), f"golden model of {network}"
