@@ -1,9 +1,10 @@
 """Accuracy and size of compressed networks: train in float, compress, compile, evaluate the integer golden model.
 
-Each case writes ``benchmarks/results/compression.<network>.<recipe>.json`` with the figures ``float_accuracy``, ``accuracy`` (both on the
-whole test split), ``bytes`` (of the whole image file), ``ratio`` (float32 bytes of the original parameters over ``bytes``), ``bits_per_weight``
-and ``seed``. Checkpoints, compressed networks and images stay in ``build/compression``; a float checkpoint there is taken again
-unless ``--fresh`` is given. Exit code 1 when a case misses its least accuracy or ratio.
+Each case writes ``benchmarks/results/compression.<network>.<recipe>.json`` with the figures ``float_accuracy``,
+``accuracy`` (both on the whole test split), ``bytes`` (of the whole image file), ``ratio`` (float32 bytes of the
+original parameters over ``bytes``), ``bits_per_weight`` and ``seed``. Checkpoints, compressed networks and images stay
+in ``build/compression``; a float checkpoint there is taken again unless ``--fresh`` is given. Exit code 1 when a case
+misses its least accuracy or ratio.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from shiftwright.hw.arch.config import AcceleratorConfig
 from shiftwright.hw.arch.errors import ShiftwrightError
 from shiftwright.sim import golden
@@ -109,8 +111,8 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
         "parameters": network.parameters,
         "figures": {
             "float_accuracy": checkpoint.float_accuracy, "accuracy": accuracy, "bytes": size,
-            "ratio": round(4 * network.parameters / size, 4), "bits_per_weight": round(8 * size / network.parameters, 4),
-            "seed": options.seed},
+            "ratio": round(4 * network.parameters / size, 4),
+            "bits_per_weight": round(8 * size / network.parameters, 4), "seed": options.seed},
     }
 
 
@@ -138,8 +140,9 @@ def main(argv: list[str] | None = None) -> int:
         name = f"compression.{case.network}.{case.recipe}"
         (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
         figures = result["figures"]
-        print(f"{name}: float {figures['float_accuracy']:.4f}, integer {figures['accuracy']:.4f}, {figures['bytes']} bytes, "
-              f"{figures['ratio']:.2f}x, {figures['bits_per_weight']:.3f} bits a weight, {result['wall_seconds']} s", flush=True)
+        print(f"{name}: float {figures['float_accuracy']:.4f}, integer {figures['accuracy']:.4f}, "
+              f"{figures['bytes']} bytes, {figures['ratio']:.2f}x, {figures['bits_per_weight']:.3f} bits a weight, "
+              f"{result['wall_seconds']} s", flush=True)
         if figures["accuracy"] < case.accuracy or figures["ratio"] < case.ratio:
             missed.append(f"{name}: needs an accuracy of {case.accuracy} and a ratio of {case.ratio}")
     print("\n".join(missed), file=sys.stderr, end="\n" if missed else "")

@@ -1,6 +1,7 @@
 """``shiftwright compress``: from a float network to power-of-two weights."""
 
 import dataclasses
+import sys
 import time
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from ..cli import emit
 
 @click.command("compress", short_help="Compress a trained network to power-of-two weights.")
 @click.argument("source", metavar="NETWORK")
-@click.option("--recipe", "name", metavar="R", help="Recipe: bqnet. Default: the one that --recipe-file names, or bqnet.")
-@click.option("--recipe-file", type=click.Path(dir_okay=False, path_type=Path), help="TOML file of the recipe's options.")
+@click.option("--recipe", "name", metavar="R", help="Recipe: bqnet. Default: what --recipe-file says, or bqnet.")
+@click.option("--recipe-file", type=click.Path(dir_okay=False, path_type=Path),
+              help="TOML file of the recipe's options.")
 @click.option("--set", "settings", metavar="OPTION=VALUE", multiple=True,
               help="One option of the recipe; may be given again. It wins over the file.")
 @click.option("--data", "data", metavar="SET", help="Data set for training and calibration. Default: the one that the "
@@ -30,11 +32,11 @@ def command(ctx: click.Context, source: str, name: str | None, recipe_file: Path
     NETWORK is a checkpoint of 'shiftwright train', or package.module:Name: a trained torch.nn.Module, or something that
     returns one when it is called without arguments. It takes images divided by 256.
 
-    The recipe bqnet makes every weight one signed power of two (or zero) and trains with the quantized forward pass. Its
-    options include levels (magnitudes of a weight), zero (whether 0 is a weight), act_bits (bits of an activation),
-    guard_bits (0 truncates each product as the literal BQ-Net hardware does), epochs, and layers.PATH.levels for one
-    layer. The accuracy that is printed is the integer network's, never the float simulation's. The same --seed gives the
-    same network on one machine with the same number of threads.
+    The recipe bqnet makes every weight one signed power of two (or zero) and trains with the quantized forward pass.
+    Its options include levels (magnitudes of a weight), zero (whether 0 is a weight), act_bits (bits of an
+    activation), guard_bits (0 truncates each product as the literal BQ-Net hardware does), epochs, and
+    layers.PATH.levels for one layer. The accuracy that is printed is the integer network's, never the float
+    simulation's. The same --seed gives the same network on one machine with the same number of threads.
 
     \b
     Examples:
@@ -49,7 +51,7 @@ def command(ctx: click.Context, source: str, name: str | None, recipe_file: Path
     from ..frontend.load import load_model
 
     options = ctx.obj or {}
-    seed, quiet = int(options.get("seed", 0)), bool(options.get("json"))
+    seed, quiet = int(options.get("seed", 0)), bool(options.get("json")) or not sys.stderr.isatty()
     recipe = load_recipe(name or (None if recipe_file else "bqnet"), file=recipe_file, settings=settings)
     loaded = load_model(source)
     data = data or loaded.metadata.get("dataset")

@@ -54,7 +54,7 @@ class BQNet(Recipe):
     zero : bool
         Whether a weight may be 0.
     k_min, k_max : int
-        A weight is ``+-2**-k`` with k from ``k_min`` to ``k_max`` (before a batch norm's power of two, if there is one).
+        A weight is ``+-2**-k`` with k from ``k_min`` to ``k_max`` (before a batch norm's power of two).
     layers : mapping
         ``levels``, ``zero``, ``k_min``, ``k_max`` of single layers, by module path.
     act_bits : int
@@ -139,8 +139,8 @@ class BQNet(Recipe):
             if not isinstance(options, Mapping):
                 raise ModelError(f"{where}: layers.{layer} must be a table, not {options!r}")
             for option in options:
-                if option not in {field.name for field in dataclasses.fields(LevelSet)}:
-                    raise ModelError(f"{where}: layers.{layer} has no option {option!r}; it has levels, zero, k_min, k_max")
+                if option not in (known := [field.name for field in dataclasses.fields(LevelSet)]):
+                    raise ModelError(f"{where}: layers.{layer} has no option {option!r}; it has {', '.join(known)}")
             self._check_levels(f"{where}: layers.{layer}", self._level_set(options))
 
     def _level_set(self, options: Mapping[str, Any]) -> LevelSet:
@@ -153,8 +153,8 @@ class BQNet(Recipe):
         require(where, "k_min", levels.k_min, int, -K_LIMIT, K_LIMIT)
         require(where, "k_max", levels.k_max, int, -K_LIMIT, K_LIMIT)
         if levels.k_max - levels.k_min + 1 < levels.levels:
-            raise ModelError(f"{where}: k from {levels.k_min} to {levels.k_max} has no room for {levels.levels} levels; "
-                             f"lower k_min or raise k_max")
+            raise ModelError(f"{where}: k from {levels.k_min} to {levels.k_max} has no room for {levels.levels} "
+                             f"levels; lower k_min or raise k_max")
 
     @property
     def guard(self) -> int:
@@ -190,8 +190,8 @@ class BQNet(Recipe):
         weighted = [layer.name for layer in graph.layers if layer.weight is not None]
         for name in self.layers:
             if name not in weighted:
-                raise ModelError(f"recipe bqnet: layers names {name!r}, which is no layer with weights; the network has "
-                                 f"{', '.join(weighted)}")
+                raise ModelError(f"recipe bqnet: layers names {name!r}, which is no layer with weights; the network "
+                                 f"has {', '.join(weighted)}")
         network = FakeQuantized(graph, self)
         fine_tune(network, model, train_data, self, seed=seed, progress=progress)
         metadata = {"recipe": self.name, "options": self.to_dict(), "seed": seed, "dataset": train_data.name}

@@ -25,8 +25,8 @@ def choose_exponent(values: Tensor, quantizer: ActivationQuantizer, method: str,
     quantizer : ActivationQuantizer
         Bits, sign and clamp.
     method : str
-        ``"mse"``: least squared error against the clamped values. ``"percentile"``: the least scale that holds the given
-        share of their magnitudes.
+        ``"mse"``: least squared error against the clamped values. ``"percentile"``: the least scale that holds the
+        given share of their magnitudes.
     percentile : float
         That share, in percent.
     least : int

@@ -40,8 +40,8 @@ def reciprocal(divisor: int, most_terms: int = 4, precision: int = 16) -> tuple[
     terms : tuple of Term
         Rising exponents, the first 0.
     shift : int
-        ``sum(terms) / 2**shift`` is the closest to ``1 / divisor`` with the fewest terms, greater than the terms' largest
-        exponent when there is more than one.
+        ``sum(terms) / 2**shift`` is the closest to ``1 / divisor`` with the fewest terms, within 0.4 % with four;
+        greater than the terms' largest exponent when there is more than one.
     """
     best: tuple[Fraction, int, tuple[Term, ...], int] | None = None
     for shift in range((divisor - 1).bit_length() + precision):
@@ -83,7 +83,8 @@ class ConvLayer(nn.Module):
     Attributes
     ----------
     channel_exponents : float tensor (channels out)
-        Whole numbers p; a channel's real value is its accumulator's times ``2**p``. Zeros but for batch-normalized layers.
+        Whole numbers p; a channel's real value is its accumulator's times ``2**p``. Zeros but for batch-normalized
+        layers.
     in_exponent : int
         Exponent of the input activations.
     """
@@ -118,7 +119,7 @@ class ConvLayer(nn.Module):
 
     @property
     def base_shift(self) -> int:
-        """Left shift of the largest level. Truncation is relative to ``max_shift``; exact terms shift as little as they can."""
+        """Left shift of the largest level: truncation is relative to ``max_shift``, exact terms shift little."""
         return self.max_shift if self.truncates else self.weight_quantizer.level_set.levels - 1
 
     @property
@@ -129,7 +130,7 @@ class ConvLayer(nn.Module):
     @property
     def master_weight(self) -> Tensor:
         """The full-precision weights, detached."""
-        weight: Tensor = self.parametrizations["weight"].original  # type: ignore[index, assignment, union-attr]
+        weight: Tensor = self.parametrizations["weight"].original  # type: ignore[index, union-attr]
         return weight.detach()
 
     def refit(self) -> None:
@@ -151,7 +152,8 @@ class ConvLayer(nn.Module):
         top, left, bottom, right = layer.padding
         if (top, left) == (bottom, right):
             return functional.conv2d(x, weight, None, layer.stride, (top, left), layer.dilation)
-        return functional.conv2d(functional.pad(x, (left, right, top, bottom)), weight, None, layer.stride, 0, layer.dilation)
+        padded = functional.pad(x, (left, right, top, bottom))
+        return functional.conv2d(padded, weight, None, layer.stride, 0, layer.dilation)
 
     @torch.no_grad()
     def _truncated(self, x: Tensor) -> Tensor:

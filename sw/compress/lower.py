@@ -42,6 +42,8 @@ def lower(network: FakeQuantized, graph: Graph, recipe: BQNet, metadata: dict[st
     first = source = _spec("input" if "input" not in names else "input@0", graph.input_shape, network.input)
     layers = []
     for module in network.chain:
+        if isinstance(module, ConvLayer):
+            module.in_exponent = source.exponent
         layer = _conv(module, source, recipe) if isinstance(module, ConvLayer) else _pool(module, source)
         layers.append(layer)
         source = layer.target
@@ -66,7 +68,7 @@ def _conv(module: ConvLayer, source: TensorSpec, recipe: BQNet) -> Layer:
     signs, levels = (codes.numpy() for codes in module.weight_quantizer.codes(weight))
     indices, codebook = _codebook(signs, levels, module.base_shift)
     master_bias = module.parametrizations["bias"].original  # type: ignore[index, union-attr]
-    bias = round_half_up(master_bias.double(), module.acc_exponent).long().numpy()  # type: ignore[operator]
+    bias = round_half_up(master_bias.double(), module.acc_exponent).long().numpy()
     if module.raw:
         target = TensorSpec(name=layer.name, channels=rows, height=layer.out_shape[1], width=layer.out_shape[2],
                             bits=RAW_BITS, signed=True, exponent=module.acc_exponent)
@@ -81,7 +83,8 @@ def _conv(module: ConvLayer, source: TensorSpec, recipe: BQNet) -> Layer:
     return result
 
 
-def _codebook(signs: np.ndarray, levels: np.ndarray, base_shift: int) -> tuple[np.ndarray, tuple[tuple[Term, ...], ...]]:
+def _codebook(signs: np.ndarray, levels: np.ndarray,
+              base_shift: int) -> tuple[np.ndarray, tuple[tuple[Term, ...], ...]]:
     """Codebook indices and entries, the values in use in the order 0, then rising in magnitude, plus before minus."""
     keys = np.where(signs == 0, 0, 2 * (base_shift - levels) + np.where(signs < 0, 2, 1))
     used, indices = np.unique(keys, return_inverse=True)
@@ -111,6 +114,8 @@ def _prove(layer: Layer, recipe: BQNet) -> None:
     bits = max(int(most.max()).bit_length(), int(-least.min() - 1).bit_length()) + 1
     if bits > recipe.acc_bits:
         row = int(np.argmax(np.maximum(most, -least)))
+        reach = max(int(most[row]), -int(least[row]))
         raise OverflowProofError(
-            f"layer {layer.name}: channel {row} can reach {max(int(most[row]), int(-least[row]))}, which takes {bits} bits, but "
-            f"accumulators have {recipe.acc_bits}; lower levels or act_bits, or raise acc_bits (and the device's acc_width)")
+            f"layer {layer.name}: channel {row} can reach {reach}, which takes {bits} bits, "
+            f"but accumulators have {recipe.acc_bits}; lower levels or act_bits, or raise acc_bits (and the device's "
+            f"acc_width)")

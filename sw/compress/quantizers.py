@@ -1,4 +1,7 @@
-"""Quantizers with straight-through gradients. All scales are powers of two, so floating point holds every value exactly."""
+"""Quantizers with straight-through gradients.
+
+All scales are powers of two, so floating point holds every value exactly.
+"""
 
 import math
 from typing import Any
@@ -35,7 +38,7 @@ class _RoundAndClamp(torch.autograd.Function):
 
 def straight_through(source: Tensor, value: Tensor) -> Tensor:
     """``value`` exactly, with the gradient passed on to ``source`` as it is (arXiv:1308.3432)."""
-    return _StraightThrough.apply(source, value)  # type: ignore[no-any-return, no-untyped-call]
+    return _StraightThrough.apply(source, value)
 
 
 def round_half_up(x: Tensor, exponent: int) -> Tensor:
@@ -89,7 +92,8 @@ class PowerOfTwo(nn.Module):
         """The nearest value of each weight."""
         scaled = weight.abs() * 2.0**self.k_top
         rank = torch.bucketize(scaled, self._boundaries.to(scaled), right=True)
-        return torch.copysign(self._magnitudes.to(scaled)[rank] * 2.0**-self.k_top, weight)
+        magnitude = self._magnitudes.to(scaled)[rank] * 2.0**-self.k_top
+        return torch.where(weight < 0, -magnitude, magnitude)  # without zero as a value, -0.0 is positive
 
     def forward(self, weight: Tensor) -> Tensor:
         """The nearest values, with gradients straight through."""
@@ -143,11 +147,12 @@ class ActivationQuantizer(nn.Module):
     def range(self) -> tuple[int, int]:
         """Least and greatest integer: the format's, or the limits rounded (rounding is monotone, so that is exact)."""
         least, most = (-(1 << self.bits - 1), (1 << self.bits - 1) - 1) if self.signed else (0, (1 << self.bits) - 1)
-        limits = [min(max(limit, least * 2.0**self.exponent), most * 2.0**self.exponent) for limit in (self.low, self.high)]
-        low, high = (math.floor(limit * 2.0**-self.exponent + 0.5) for limit in limits)
+        unit = 2.0**self.exponent
+        limits = (min(max(limit, least * unit), most * unit) for limit in (self.low, self.high))
+        low, high = (math.floor(limit / unit + 0.5) for limit in limits)
         return low, high
 
     def forward(self, x: Tensor) -> Tensor:
         """Rounded and clamped; the gradient passes where nothing is clamped."""
         low, high = self.range
-        return _RoundAndClamp.apply(x, self.exponent, low, high)  # type: ignore[no-any-return, no-untyped-call]
+        return _RoundAndClamp.apply(x, self.exponent, low, high)

@@ -21,7 +21,8 @@ Progress = Callable[[int, int, float], None]
 """Called after each epoch with its number from 1, the number of epochs, and the mean training loss."""
 
 
-def require(where: str, name: str, value: object, kind: type, low: float | None = None, high: float | None = None) -> None:
+def require(where: str, name: str, value: object, kind: type, low: float | None = None,
+            high: float | None = None) -> None:
     """Refuse an option of the wrong type or out of range; an integer passes for a float, a bool for nothing else."""
     kinds: tuple[type, ...] = (int, float) if kind is float else (kind,)
     fits = isinstance(value, kinds) and (kind is bool or not isinstance(value, bool))

@@ -83,7 +83,7 @@ def fine_tune(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recip
                     x = shift_randomly(x, recipe.shift, generator)
                 loss = _loss(network, teacher, x, labels[index], recipe)
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 optimizer.step()
                 schedule.step()
                 total += loss.item() * len(index)

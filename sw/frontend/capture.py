@@ -36,9 +36,11 @@ def capture(model: "torch.nn.Module", input_shape: tuple[int, int, int]) -> Grap
 
     if len(input_shape) != 3 or min(input_shape) < 1:
         raise ModelError(f"input shape must be channels, height, width, not {tuple(input_shape)!r}")
-    fuser = Fuser(tuple(input_shape))
-    for bound in trace(model, tuple(input_shape)):
+    channels, height, width = input_shape
+    shape = (channels, height, width)
+    fuser = Fuser(shape)
+    for bound in trace(model, shape):
         fuser.add(bound)
     fuser.finish()
-    return Graph(image_shape=tuple(input_shape), input_shape=fuser.input_shape, layers=tuple(fuser.layers),
+    return Graph(image_shape=shape, input_shape=fuser.input_shape, layers=tuple(fuser.layers),
                  parameters=count_parameters(model))

@@ -91,8 +91,8 @@ class Fuser:
         before = self._padding or (0, 0, 0, 0)
         bias = bound.tensors["bias"]
         self._append(FloatLayer(
-            name=bound.path, op="conv", in_shape=shape, out_shape=_shape3(bound.out_shape), kernel=kernel, stride=stride,
-            dilation=dilation, weight=weight, bias=np.zeros(weight.shape[0]) if bias is None else bias,
+            name=bound.path, op="conv", in_shape=shape, out_shape=_shape3(bound.out_shape), kernel=kernel,
+            stride=stride, dilation=dilation, weight=weight, bias=np.zeros(weight.shape[0]) if bias is None else bias,
             padding=(top + before[0], left + before[1], bottom + before[2], right + before[3])))
 
     def _linear(self, bound: Bound) -> None:
@@ -193,8 +193,8 @@ class Fuser:
         self._map(bound)
         pad = [int(value) for value in bound.attributes["pad"]] + [0, 0]
         if len(bound.attributes["pad"]) not in (2, 4) or min(pad) < 0:
-            raise unsupported(bound.where, f"pad={bound.attributes['pad']} is not supported, only padding of height and "
-                              "width that is not negative", "slice or pad outside the network")
+            raise unsupported(bound.where, f"pad={bound.attributes['pad']} is not supported, only padding of height "
+                              "and width that is not negative", "slice or pad outside the network")
         self._padding = (pad[2], pad[0], pad[3], pad[1])
 
     def _reshape(self, bound: Bound) -> None:

@@ -1,7 +1,7 @@
 """What of PyTorch the front end takes: one table, which is the check, the error messages and the documentation.
 
-Every argument in an operator's schema is either an operand, an attribute that is handled exactly whatever its value, or an
-attribute with a rule. What no row names is refused by name.
+Every argument in an operator's schema is either an operand, an attribute that is handled exactly whatever its value,
+or an attribute with a rule. What no row names is refused by name.
 """
 
 import dataclasses
@@ -48,8 +48,8 @@ class Operator:
     targets : tuple of str
         ATen overloads, as torch.export names them.
     kind : str
-        What it becomes: ``conv``, ``linear``, ``batch_norm``, ``clamp``, ``maxpool``, ``avgpool``, ``adaptive``, ``mean``,
-        ``pad``, ``reshape``, ``drop`` or ``identity``.
+        What it becomes: ``conv``, ``linear``, ``batch_norm``, ``clamp``, ``maxpool``, ``avgpool``, ``adaptive``,
+        ``mean``, ``pad``, ``reshape``, ``drop`` or ``identity``.
     spelled : str
         How a network says it.
     becomes : str
@@ -141,9 +141,10 @@ REWRITES: dict[str, str] = {
     "layer_norm": "use batch norm, which folds into the layer before it",
     "group_norm": "use batch norm, which folds into the layer before it",
     "instance_norm": "use batch norm, which folds into the layer before it",
-    "prelu": "use nn.ReLU", "leaky_relu": "use nn.ReLU", "elu": "use nn.ReLU", "gelu": "use nn.ReLU", "silu": "use nn.ReLU",
-    "sigmoid": "use nn.Hardtanh(0, 1)", "tanh": "use nn.Hardtanh", "hardswish": "use nn.ReLU", "hardsigmoid": "use nn.Hardtanh(0, 1)",
-    "softmax": "return the logits: the class is the same", "log_softmax": "return the logits: the class is the same",
+    **dict.fromkeys(("prelu", "leaky_relu", "elu", "gelu", "silu", "hardswish"), "use nn.ReLU"),
+    **dict.fromkeys(("sigmoid", "hardsigmoid"), "use nn.Hardtanh(0, 1)"),
+    "tanh": "use nn.Hardtanh",
+    **dict.fromkeys(("softmax", "log_softmax"), "return the logits: the class is the same"),
     "sub": "move the normalization of the input into a batch norm after the first convolution",
     "div": "move the normalization of the input into a batch norm after the first convolution",
     "mul": "fold the factor into the weights of the layer before it",

@@ -140,7 +140,7 @@ def _where(node: Any) -> str:
 def _path(node: Any) -> str:
     path, kind = _module(node)
     # Only a module without submodules is named by its path alone; a function gets its own name besides.
-    builtin = kind.startswith("torch.nn.modules.") and not kind.startswith("torch.nn.modules.container")
+    builtin = kind.startswith("torch.nn.") and not kind.startswith("torch.nn.modules.container")
     return path if path and builtin else ".".join(part for part in (path, node.name) if part)
 
 
@@ -179,11 +179,12 @@ def _bind(node: Any, source: Any, constants: dict[str, str], values: dict[str, A
                  in_shape=before[1:], out_shape=after[1:], where=_where(node))
 
 
-def _constant(where: str, name: str, value: Any, constants: dict[str, str], values: dict[str, Any]) -> np.ndarray | None:
+def _constant(where: str, name: str, value: Any, constants: dict[str, str],
+              values: dict[str, Any]) -> np.ndarray | None:
     if value is None:
         return None
     if value.name not in constants:
-        raise unsupported(where, f"its {name} is computed in forward", "store it as a parameter (for a parametrization: "
+        raise unsupported(where, f"its {name} is computed in forward", "store it as a parameter (a parametrization: "
                           "torch.nn.utils.parametrize.remove_parametrizations)")
     array: np.ndarray = values[constants[value.name]].detach().double().cpu().numpy()
     return array

@@ -1,0 +1,258 @@
+"""The captured graph computes what the module computes; everything else is refused by name."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from shiftwright.hw.arch.errors import ModelError, UnsupportedError
+from shiftwright.sw.frontend.capture import capture
+from shiftwright.sw.frontend.graph import Clamp, Graph
+from shiftwright.sw.frontend.operators import BY_TARGET, OPERATORS, markdown
+
+SEED = 7
+SHAPE = (3, 9, 8)
+
+
+def execute(graph: Graph, images: Tensor) -> Tensor:
+    """The graph in float64, from the meaning of its fields."""
+    x = images.reshape(-1, *graph.input_shape)
+    for layer in graph.layers:
+        top, left, bottom, right = layer.padding
+        x = functional.pad(x.reshape(-1, *layer.in_shape), (left, right, top, bottom),
+                           value=float("-inf") if layer.op == "maxpool" else 0.0)
+        if layer.op == "conv":
+            assert layer.weight is not None and layer.bias is not None
+            x = functional.conv2d(x, torch.tensor(layer.weight), torch.tensor(layer.bias), layer.stride, 0,
+                                  layer.dilation)
+        elif layer.op == "maxpool":
+            x = functional.max_pool2d(x, layer.kernel, layer.stride, 0, layer.dilation)
+        else:
+            x = functional.avg_pool2d(x, layer.kernel, layer.stride, divisor_override=1) / layer.divisor
+        x = x.clamp(layer.clamp.low, layer.clamp.high)
+        assert x.shape[1:] == layer.out_shape
+    return x
+
+
+class Forward(nn.Module):
+    """A convolution, then whatever a function does."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv, self.function = nn.Conv2d(3, 4, 2), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.conv(x))
+
+
+class Shared(nn.Module):
+    """Calls one module twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(torch.relu(self.conv(x)))
+
+
+SUPPORTED: dict[str, Callable[[], nn.Module]] = {
+    "conv_attributes": lambda: nn.Sequential(nn.Conv2d(3, 4, (3, 2), (2, 1), (1, 2), (1, 2), bias=False)),
+    "same": lambda: nn.Sequential(nn.Conv2d(3, 4, (4, 3), padding="same", dilation=(1, 2))),
+    "valid": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, padding="valid")),
+    "zero_pad": lambda: nn.Sequential(nn.ZeroPad2d((1, 2, 3, 0)), nn.Conv2d(3, 4, 3, padding=1)),
+    "batch_norm": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU()),
+    "batch_norm_plain": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False)),
+    "vector": lambda: nn.Sequential(nn.Flatten(), nn.Linear(216, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2)),
+    "map_to_linear": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU6(inplace=True), nn.Flatten(), nn.Dropout(),
+                                           nn.Linear(168, 5, bias=False)),
+    "clamps": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Hardtanh(-0.1, 0.2), nn.Hardtanh(-0.3, 0.1), nn.ReLU()),
+    "max_pool": lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.MaxPool2d((3, 2), (2, 1), (1, 0), (2, 1)), nn.ReLU()),
+    "max_pool_ceil": lambda: nn.Sequential(nn.MaxPool2d(2, 2, ceil_mode=True), nn.Conv2d(3, 4, 1), nn.Dropout2d()),
+    "avg_pool": lambda: nn.Sequential(nn.AvgPool2d(3, 2, 1), nn.ReLU()),
+    "avg_pool_divisor": lambda: nn.Sequential(nn.AvgPool2d((2, 3), 2, 1, count_include_pad=False, divisor_override=5,
+                                                           ceil_mode=True)),
+    "avg_pool_ceil_same": lambda: nn.Sequential(nn.AvgPool2d((3, 2), (3, 2), ceil_mode=True)),
+    "adaptive": lambda: nn.Sequential(nn.AdaptiveAvgPool2d((3, 2)), nn.Conv2d(3, 4, 2), nn.AdaptiveAvgPool2d(1)),
+    "adaptive_none": lambda: nn.Sequential(nn.Conv2d(3, 4, 2), nn.AdaptiveAvgPool2d((None, None)), nn.Identity()),
+    "mean": lambda: nn.Sequential(Forward(lambda x: x.mean((-1, -2))), nn.Linear(4, 2)),
+    "mean_keepdim": lambda: nn.Sequential(Forward(lambda x: x.mean((2, 3), keepdim=True)), nn.Conv2d(4, 2, 1)),
+    "functional": lambda: Forward(
+        lambda x: functional.max_pool2d(functional.relu(x), 2).clamp(max=0.4).view(x.size(0), -1)),
+    "relu6": lambda: Forward(lambda x: functional.relu6(x).contiguous().detach()),
+    "shared": Shared,
+}
+
+
+def build(name: str) -> nn.Module:
+    """A supported network with random statistics, in float64."""
+    with torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        model = SUPPORTED[name]()
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                assert module.running_mean is not None and module.running_var is not None
+                module.running_mean.normal_()
+                module.running_var.uniform_(0.1, 2)
+                if module.affine:
+                    nn.init.normal_(module.weight)
+                    nn.init.normal_(module.bias)
+    return model.double().eval()
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+@pytest.mark.parametrize("name", SUPPORTED)
+def test_graph_computes_what_the_module_computes(name: str) -> None:
+    model = build(name)
+    images = torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(SEED), dtype=torch.float64)
+    expected = model(images).detach()
+    found = execute(capture(model, SHAPE), images)
+    np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=1e-9, atol=1e-12)
+    assert expected.abs().max() > 0.01
+
+
+def test_structure() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 2), nn.BatchNorm2d(4), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(),
+                          nn.Linear(48, 7))
+    model.train()
+    graph = capture(model, SHAPE)
+    assert model.training
+    assert [(layer.name, layer.op, layer.kernel, layer.clamp.low) for layer in graph.layers] == [
+        ("0", "conv", (2, 2), 0.0), ("2", "maxpool", (2, 2), -np.inf), ("5", "conv", (4, 3), -np.inf)]
+    assert [layer.normalized for layer in graph.layers] == [True, False, False]
+    assert [layer.covers_map for layer in graph.layers] == [False, False, True]
+    assert graph.parameters == sum(p.numel() for p in model.parameters()) + 8
+    assert graph.weights == 48 + 336
+    assert graph.input_shape == graph.image_shape == SHAPE
+
+
+def test_a_flattened_image_is_a_vector() -> None:
+    graph = capture(build("vector").float(), SHAPE)
+    assert graph.input_shape == (216, 1, 1) and graph.image_shape == SHAPE
+    assert [layer.out_shape for layer in graph.layers] == [(6, 1, 1), (2, 1, 1)]
+
+
+def test_a_module_called_twice_makes_two_layers() -> None:
+    graph = capture(Shared(), SHAPE)
+    assert [layer.name for layer in graph.layers] == ["conv", "conv@2"]
+    assert graph.parameters == 84
+
+
+@pytest.mark.parametrize(("first", "then", "both"), [
+    (Clamp(0), Clamp(0, 6), Clamp(0, 6)), (Clamp(-1, 1), Clamp(2, 3), Clamp(2, 2)),
+    (Clamp(-5, 5), Clamp(-9, 1), Clamp(-5, 1))])
+def test_clamps_compose(first: Clamp, then: Clamp, both: Clamp) -> None:
+    assert first.then(then) == both
+
+
+REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "groups": (lambda: nn.Sequential(nn.Conv2d(3, 3, 3, groups=3)),
+               r"^0 \(Conv2d\): groups=3 is not supported, only 1; use an ungrouped"),
+    "padding_mode": (lambda: nn.Sequential(nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect")),
+                     r"^0 \(Conv2d\): mode='reflect' is not supported, only 'constant'; use zero padding"),
+    "constant_pad": (lambda: nn.Sequential(nn.ConstantPad2d(1, 0.5), nn.Conv2d(3, 3, 3)), r"value=0.5 .* pad with 0$"),
+    "negative_pad": (lambda: nn.Sequential(nn.ZeroPad2d(-1), nn.Conv2d(3, 3, 3)),
+                     r"pad=\[-1, -1, -1, -1\] is not supported"),
+    "pad_before_pool": (lambda: nn.Sequential(nn.ZeroPad2d(1), nn.MaxPool2d(2)),
+                        r"^1 \(MaxPool2d\): follows padding"),
+    "pad_last": (lambda: nn.Sequential(nn.Conv2d(3, 3, 3), nn.ZeroPad2d(1)), r"ends in padding"),
+    "transposed": (lambda: nn.Sequential(nn.ConvTranspose2d(3, 3, 3, output_padding=1, stride=2)),
+                   r"^0 \(ConvTranspose2d\): operator aten.conv_transpose2d.input is not supported; use nn.Conv2d"),
+    "conv1d": (lambda: nn.Sequential(nn.Flatten(2), nn.Conv1d(3, 3, 3)),
+               r"^1 \(Conv1d\): operator aten.conv1d.default is not supported; use nn.Conv2d with a kernel of height"),
+    "count_include_pad": (lambda: nn.Sequential(nn.AvgPool2d(3, 2, 1, count_include_pad=False)),
+                          r"^0 \(AvgPool2d\): count_include_pad=False with padding .* divisor_override$"),
+    "avg_ceil": (lambda: nn.Sequential(nn.AvgPool2d(2, ceil_mode=True)),
+                 r"^0 \(AvgPool2d\): ceil_mode=True with a map of 9 x 8 makes windows of different sizes"),
+    "return_indices": (lambda: Forward(lambda x: functional.max_pool2d(x, 2, return_indices=True)[0]),
+                       r"max_pool2d_with_indices.* set return_indices=False$"),
+    "adaptive": (lambda: nn.Sequential(nn.AdaptiveAvgPool2d(5)),
+                 r"output_size=\[5, 5\] does not divide the map of 9 x 8"),
+    "mean_dim": (lambda: Forward(lambda x: x.mean(1)), r"dim=\[1\] is not supported"),
+    "residual": (lambda: Forward(lambda x: x + torch.relu(x)),
+                 r"^conv \(Conv2d\): its output goes to .*relu.*, .*add.*; only a plain chain"),
+    "add_constant": (lambda: Forward(lambda x: x + 1), r"aten.add.Tensor is not supported; residual"),
+    "cat": (lambda: Forward(lambda x: torch.cat([x, x])), r"aten.cat.default is not supported; concatenation"),
+    "softmax": (lambda: nn.Sequential(nn.Conv2d(3, 3, 3), nn.Softmax(1)), r"^1 \(Softmax\): .* return the logits"),
+    "leaky": (lambda: nn.Sequential(nn.Conv2d(3, 3, 3), nn.LeakyReLU()), r"^1 \(LeakyReLU\): .* use nn.ReLU$"),
+    "unknown": (lambda: Forward(torch.sin), r"aten.sin.default is not supported; see the table"),
+    "relu_first": (lambda: nn.Sequential(nn.ReLU(), nn.Conv2d(3, 3, 3)),
+                   r"^0 \(ReLU\): clamps the network's input"),
+    "norm_first": (lambda: nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 3, 3)),
+                   r"^0 \(BatchNorm2d\): batch norm does not come right after"),
+    "norm_after_relu": (lambda: nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU(), nn.BatchNorm2d(3)),
+                        r"^2 \(BatchNorm2d\): batch norm does not come right after"),
+    "norm_batch_statistics": (lambda: nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3, track_running_stats=False)),
+                              r"^1 \(BatchNorm2d\): training=True is not supported"),
+    "dropout": (lambda: Forward(functional.dropout),
+                r"^dropout \(Forward\): train=True is not supported, only False; pass training=self.training"),
+    "linear_on_map": (lambda: nn.Sequential(nn.Linear(8, 8)),
+                      r"^0 \(Linear\): input has shape \(N, 3, 9, 8\); put nn.Flatten\(\) before it"),
+    "reshape": (lambda: Forward(lambda x: x.view(x.size(0), 8, 4, 7)), r"reshapes \(N, 4, 8, 7\) to \(N, 8, 4, 7\)"),
+    "batch_mixed": (lambda: Forward(lambda x: x.flatten(0, 1)), r"changes the batch dimension"),
+    "parametrized": (lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 3, 3))),
+                     r"^0 \(ParametrizedConv2d\): its weight is computed in forward"),
+    "weight_is_activation": (lambda: Forward(lambda x: functional.conv2d(torch.ones(2, 2, 9, 9), x[:, :2])),
+                             r"is not supported"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_by_name(name: str) -> None:
+    make, message = REFUSED[name]
+    with pytest.raises(UnsupportedError, match=message):
+        capture(make(), SHAPE)
+
+
+class TwoOutputs(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = functional.max_pool2d(x, 2)
+        return y, y
+
+
+class Branching(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+@pytest.mark.parametrize(("model", "shape", "message"), [
+    (nn.Sequential(nn.Flatten(), nn.Linear(10, 2)), SHAPE,
+     r"Sequential: can't be traced with an input of shape \(2, 3, 9, 8\)"),
+    (Branching(), SHAPE, "Branching: can't be traced"),
+    (TwoOutputs(), SHAPE, "must return one tensor, not 2"),
+    (nn.Sequential(nn.Flatten()), SHAPE, "no layer that the array runs"),
+    (nn.Sequential(nn.Conv2d(3, 3, 3)), (3, 9), r"input shape must be channels, height, width, not \(3, 9\)"),
+])
+def test_no_network(model: nn.Module, shape: tuple[int, int, int], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        capture(model, shape)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_parameter_that_is_not_finite(value: float) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 3, 3))
+    with torch.no_grad():
+        model[0].weight.view(-1)[5] = value
+    with pytest.raises(ModelError, match="parameter 0.weight has 1 of 81 values that are NaN or infinite"):
+        capture(model, SHAPE)
+
+
+@pytest.mark.parametrize("target", BY_TARGET)
+def test_the_table_names_every_argument(target: str) -> None:
+    """An attribute that the table does not know would be refused when used, or worse, missed."""
+    _, name, overload = target.split(".")
+    packet = getattr(torch.ops.aten, name, None)
+    if packet is None or overload not in packet.overloads():
+        pytest.skip(f"this torch has no {target}")
+    operator = BY_TARGET[target]
+    known = {*operator.operands, *(attribute.name for attribute in operator.attributes)}
+    assert {argument.name for argument in getattr(packet, overload)._schema.arguments} <= known
+
+
+def test_the_table_as_documentation() -> None:
+    text = markdown()
+    assert text.count("\n") == len(OPERATORS) + 2
+    assert "`groups`: 1" in text
