@@ -13,6 +13,8 @@ __all__ = ["calibrate", "choose_exponent"]
 
 CANDIDATES = 6
 """Scales tried below the one that clips nothing."""
+SAMPLES = 1 << 16
+"""Values that the squared error is measured on: evenly spread, and enough to compare powers of two."""
 
 
 def choose_exponent(values: Tensor, quantizer: ActivationQuantizer, method: str, percentile: float, least: int) -> int:
@@ -32,7 +34,7 @@ def choose_exponent(values: Tensor, quantizer: ActivationQuantizer, method: str,
     least : int
         Lower bound: the accumulator's exponent, as requantization only shifts right.
     """
-    values = values.clamp(quantizer.low, quantizer.high).flatten().double()
+    values = values.clamp(quantizer.low, quantizer.high).flatten()
     limit = (1 << quantizer.bits - 1) - 1 if quantizer.signed else (1 << quantizer.bits) - 1
     magnitude = values.abs()
     if method == "percentile":
@@ -40,6 +42,7 @@ def choose_exponent(values: Tensor, quantizer: ActivationQuantizer, method: str,
         largest = float(magnitude.kthvalue(rank).values)
         return max(least, _cover(largest, limit))
     top = max(least, _cover(float(magnitude.max()), limit))
+    values = values[::-(-len(values) // SAMPLES)].double()
     errors = {}
     keep = quantizer.exponent
     for quantizer.exponent in range(max(least, top - CANDIDATES), top + 1):
