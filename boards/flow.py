@@ -203,23 +203,27 @@ def _critical_path(paths: Sequence[Mapping[str, Any]], clock: str) -> tuple[str,
     return ()
 
 
-_NO_SITE = re.compile(r"no BELs remaining to implement cell type '?(\w+)", re.IGNORECASE)
+_SITES = re.compile(r"^Info:\s+(\w+):\s*(\d+)/\s*(\d+)\s+\d+%", re.MULTILINE)
 
 
 def _run(command: Sequence[str], folder: Path, device: Device) -> None:
+    """Run a tool in ``folder``; on failure the message names the sites that ran out, if any."""
+    name = Path(command[0]).name
     try:
         done = subprocess.run(command, cwd=folder, env=dict(os.environ), stdin=subprocess.DEVNULL, capture_output=True,
                               text=True, errors="replace", check=False, timeout=ROUTE_TIMEOUT)
     except subprocess.TimeoutExpired:
-        raise ToolError(f"{Path(command[0]).name} took more than {ROUTE_TIMEOUT} s; use a smaller design") from None
+        raise ToolError(f"{name} took more than {ROUTE_TIMEOUT} s; use a smaller design") from None
     except OSError as error:
         raise ToolError(f"{command[0]}: can't run: {error.strerror}; see 'shiftwright doctor'") from None
     if not done.returncode:
         return
     output = done.stdout + done.stderr
+    log = folder / "route.log"
+    sites = _SITES.findall(log.read_text(errors="replace")) if log.is_file() else []
+    over = [f"{used} {site} of {available}" for site, used, available in sites if int(used) > int(available)]
     errors = [line for line in output.splitlines() if line.startswith("ERROR")] or output.strip().splitlines()[-5:]
-    exceeded = _NO_SITE.search(output)
-    if exceeded:
-        raise ToolError(f"{Path(command[0]).name} can't place the design on {device.title}: no {exceeded.group(1)} "
-                        f"site is left; use fewer lanes or smaller memories ({errors[0]})")
-    raise ToolError(f"{Path(command[0]).name} failed (exit code {done.returncode}): " + "\n".join(errors))
+    if over:
+        raise ToolError(f"{name} can't place the design on {device.title}: it needs {', '.join(over)}; "
+                        f"use fewer lanes or smaller memories")
+    raise ToolError(f"{name} failed (exit code {done.returncode}): " + "\n".join(errors))
