@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ __all__ = ["Checkpoint", "Progress", "train", "accuracy", "count_parameters", "s
 FORMAT = "shiftwright.float"
 PIXEL_SCALE = 256.0
 """Networks are fed pixels divided by this."""
+SMALL_NETWORK = 50_000
+"""Parameters below which a second thread only waits for the first: on a busy machine, many times as long."""
 Progress = Callable[[int, int, float], None]
 """Called after each epoch with its number from 1, the number of epochs, and the mean training loss."""
 
@@ -149,22 +152,37 @@ def train(network: str, dataset: Dataset, *, test: Dataset | None = None, epochs
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, info.learning_rate, total_steps=epochs * steps, pct_start=0.2)
     module.train()
-    for epoch in range(1, epochs + 1):
-        total = 0.0
-        for index in torch.randperm(len(labels), generator=generator).split(info.batch):
-            x, y = images[index], labels[index]
-            if info.shift:
-                x = shift_randomly(x, info.shift, generator)
-            loss = torch.nn.functional.cross_entropy(module(x), y)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += loss.item() * len(y)
-        if progress is not None:
-            progress(epoch, epochs, total / len(labels))
-    module.eval()
-    return module, accuracy(module, test)
+    with _fitting_threads(module):
+        for epoch in range(1, epochs + 1):
+            total = 0.0
+            for index in torch.randperm(len(labels), generator=generator).split(info.batch):
+                x, y = images[index], labels[index]
+                if info.shift:
+                    x = shift_randomly(x, info.shift, generator)
+                loss = torch.nn.functional.cross_entropy(module(x), y)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                total += loss.item() * len(y)
+            if progress is not None:
+                progress(epoch, epochs, total / len(labels))
+        module.eval()
+        return module, accuracy(module, test)
+
+
+@contextmanager
+def _fitting_threads(module: "nn.Module") -> Iterator[None]:
+    """One thread for a small network, as many as before for others."""
+    import torch
+
+    before = torch.get_num_threads()
+    if count_parameters(module) < SMALL_NETWORK:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
