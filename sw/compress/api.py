@@ -1,5 +1,6 @@
 """The one verb: compress."""
 
+import math
 from typing import TYPE_CHECKING
 
 from ...hw.arch.errors import DataError
@@ -45,7 +46,7 @@ def compress(model: "torch.nn.Module", recipe: Recipe | str, train_data: "Datase
     ModelError
         If the network can't be captured, or the recipe's options don't fit it.
     DataError
-        If the images don't fit the network.
+        If the images or labels don't fit the network.
     """
     from ..frontend.capture import capture
 
@@ -56,4 +57,9 @@ def compress(model: "torch.nn.Module", recipe: Recipe | str, train_data: "Datase
     if isinstance(recipe, str):
         recipe = load_recipe(recipe)
     graph = capture(model, (shape[0], shape[1], shape[2]))
+    classes = math.prod(graph.layers[-1].out_shape)
+    if not len(train_data) or int(train_data.labels.max()) >= classes:
+        most = int(train_data.labels.max()) if len(train_data) else None
+        raise DataError(f"data set {train_data.name} has {len(train_data)} images with labels up to {most}, but the network "
+                        f"tells {classes} classes apart; give the data set that it was trained on")
     return recipe.run(model, graph, train_data, seed=seed, progress=progress)

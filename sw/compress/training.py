@@ -22,6 +22,8 @@ __all__ = ["fine_tune"]
 PIXEL_SCALE = 256.0
 WARM_UP = 0.1
 """Share of the steps in which the learning rate rises."""
+LEAST_SCHEDULE = 11
+"""Steps of the shortest schedule: its warm-up needs more than one."""
 SMALL_STEP = 100_000_000
 """Multiplications of a training step's forward pass below which a second thread costs more than it saves."""
 REFINE = 0.5
@@ -66,8 +68,8 @@ def fine_tune(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recip
         return
     steps = -(-len(labels) // recipe.batch)
     optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=epochs * steps,
-                                                   pct_start=WARM_UP)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.learning_rate, total_steps=max(epochs * steps, LEAST_SCHEDULE), pct_start=WARM_UP)
     training, threads = teacher.training, torch.get_num_threads()
     teacher.eval()
     if recipe.batch * _multiplications(network) < SMALL_STEP:

@@ -93,6 +93,23 @@ def test_images_of_another_shape(module: nn.Module) -> None:
         compress(module, "bqnet", data, input_shape=(1, 8, 8))
 
 
+def test_labels_of_another_network(module: nn.Module) -> None:
+    images = np.zeros((4, 1, 8, 8), np.uint8)
+    data = Dataset(images, np.array([1, 2, 10, 3]), "other", "train", ("a",))
+    with pytest.raises(DataError, match="data set other has 4 images with labels up to 10, but the network tells 10 cl"):
+        compress(module, "bqnet", data)
+    with pytest.raises(DataError, match="has 0 images with labels up to None"):
+        compress(module, "bqnet", data.take(0))
+
+
+@pytest.mark.parametrize("epochs", [1, 10, 11])
+def test_short_trainings(module: nn.Module, epochs: int) -> None:
+    losses: list[float] = []
+    compress(module, BQNet(epochs=epochs, batch=64), load("digits", split="train").take(20),
+             progress=lambda epoch, total, loss: losses.append(loss))
+    assert len(losses) == epochs
+
+
 def test_a_training_that_diverges(module: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "_loss", lambda network, *rest: next(network.parameters()).sum() * float("nan"))
     with pytest.raises(ModelError, match=r"the training diverged in epoch 1; lower learning_rate \(now 0.002\)"):
