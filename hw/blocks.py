@@ -4,7 +4,7 @@ from amaranth.hdl import Elaboratable, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .arch.image import COORDINATE_BITS
+from .arch.config import AcceleratorConfig
 
 __all__ = ["BlockCounter"]
 
@@ -30,24 +30,24 @@ class BlockCounter(wiring.Component):
         Whether the block is the last of its row of blocks; of the map.
     """
 
-    def __init__(self, lanes_y: int, lanes_x: int) -> None:
-        self.lanes_y = lanes_y
-        self.lanes_x = lanes_x
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config = config
+        bits = config.map_bits
         super().__init__({
-            "out_h": In(COORDINATE_BITS), "out_w": In(COORDINATE_BITS), "start": In(1), "advance": In(1),
-            "y": Out(COORDINATE_BITS), "x": Out(COORDINATE_BITS), "last_x": Out(1), "last": Out(1),
+            "out_h": In(bits), "out_w": In(bits), "start": In(1), "advance": In(1),
+            "y": Out(bits), "x": Out(bits), "last_x": Out(1), "last": Out(1),
         })
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
         single_x = Signal()
         single = Signal()
-        next_x = Signal(COORDINATE_BITS + 1)
-        next_y = Signal(COORDINATE_BITS + 1)
-        m.d.comb += [next_x.eq(self.x + self.lanes_x), next_y.eq(self.y + self.lanes_y)]
+        next_x = Signal(self.config.map_bits + 1)
+        next_y = Signal(self.config.map_bits + 1)
+        m.d.comb += [next_x.eq(self.x + self.config.lanes_x), next_y.eq(self.y + self.config.lanes_y)]
         m.d.sync += [
-            single_x.eq(self.out_w <= self.lanes_x),
-            single.eq((self.out_w <= self.lanes_x) & (self.out_h <= self.lanes_y)),
+            single_x.eq(self.out_w <= self.config.lanes_x),
+            single.eq((self.out_w <= self.config.lanes_x) & (self.out_h <= self.config.lanes_y)),
         ]
         # Rows may end in consecutive cycles when a map has one block; the flags of others have time to settle.
         m.d.sync += [

@@ -19,7 +19,6 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, flipped
 
 from .arch.config import AcceleratorConfig
-from .arch.image import COORDINATE_BITS
 from .bitreader import BitReader
 from .blocks import BlockCounter
 from .fetch import FetchSignature
@@ -111,7 +110,7 @@ class Decoder(wiring.Component):
         super().__init__({
             "clear": In(1), "table_start": In(1), "eor": In(8), "count_valid": In(1), "count": In(9),
             "start": In(1), "addr_a": In(addr), "addr_b": In(addr), "end_a": In(addr), "end_b": In(addr),
-            "rows": In(16), "out_h": In(COORDINATE_BITS), "out_w": In(COORDINATE_BITS), "shared_row": In(1),
+            "rows": In(16), "out_h": In(config.map_bits), "out_w": In(config.map_bits), "shared_row": In(1),
             "symbol": Out(8), "row_last": Out(1), "valid": Out(1), "ready": In(1),
             "bad_codeword": Out(1), "overrun": Out(1), "row": Out(16),
             "mem_a": Out(FetchSignature(addr)), "mem_b": Out(FetchSignature(addr)),
@@ -123,7 +122,7 @@ class Decoder(wiring.Component):
         m.submodules.table = table = CodeTable(max_bits)
         m.submodules.reader_a = reader_a = BitReader(self.addr_width)
         m.submodules.reader_b = reader_b = BitReader(self.addr_width)
-        m.submodules.blocks = blocks = BlockCounter(self.config.lanes_y, self.config.lanes_x)
+        m.submodules.blocks = blocks = BlockCounter(self.config)
         readers = (reader_a, reader_b)
         wiring.connect(m, reader_a.mem, flipped(self.mem_a))
         wiring.connect(m, reader_b.mem, flipped(self.mem_b))

@@ -16,7 +16,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from .arch.config import AcceleratorConfig
-from .arch.image import Flag
+from .arch.image import PHASE_BITS, Flag
 from .blocks import BlockCounter
 from .expander import EOR_SPACING
 from .layer import LayerLayout
@@ -106,14 +106,14 @@ class WriteAxis(wiring.Component):
         self.lanes = lanes
         self.addr_width = addr_width
         super().__init__({
-            "phases": In(8), "plane_step": In(addr_width), "bank_step": In(addr_width),
+            "phases": In(PHASE_BITS), "plane_step": In(addr_width), "bank_step": In(addr_width),
             "start": In(1), "advance": In(1), "keep": In(1), "back": In(1), "wrap": In(1),
             "bank": Out(range(max(2, lanes))), "plane": Out(addr_width), "offset": Out(addr_width),
         })
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
-        phase = Signal(8)
+        phase = Signal(PHASE_BITS)
         position = Cat(phase, self.bank, self.plane, self.offset)
         following = Signal(len(position))
         begin = Signal(len(position))
@@ -123,7 +123,7 @@ class WriteAxis(wiring.Component):
             last_phase.eq(phase + 1 >= self.phases),
             last_bank.eq(self.bank == self.lanes - 1),
             following.eq(Cat(
-                Mux(last_phase, 0, phase + 1)[:8],
+                Mux(last_phase, 0, phase + 1)[:PHASE_BITS],
                 Mux(last_phase, Mux(last_bank, 0, self.bank + 1), self.bank)[:len(self.bank)],
                 Mux(last_phase, 0, self.plane + self.plane_step)[:self.addr_width],
                 Mux(last_phase & last_bank, self.offset + self.bank_step, self.offset)[:self.addr_width])),
@@ -189,7 +189,7 @@ class Drain(wiring.Component):
         m.d.comb += self.pixels.eq(Mux(single, 1, self.config.lanes))
 
         # Where the next pixel goes.
-        m.submodules.blocks = blocks = BlockCounter(lanes_y, lanes_x)
+        m.submodules.blocks = blocks = BlockCounter(self.config)
         m.submodules.axis_y = axis_y = WriteAxis(lanes_y, addr_width)
         m.submodules.axis_x = axis_x = WriteAxis(lanes_x, addr_width)
         lane_y = Signal(range(max(2, lanes_y)))

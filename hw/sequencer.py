@@ -9,7 +9,6 @@ from amaranth.lib.wiring import In, Out, flipped
 from .arch.bus import Status
 from .arch.config import AcceleratorConfig
 from .arch.image import (
-    COORDINATE_BITS,
     DESCRIPTOR_TAG,
     DESCRIPTOR_WORDS,
     HEADER_WORDS,
@@ -81,12 +80,15 @@ class Sequencer(wiring.Component):
         config, layer = self.config, self.layer
         mem = flipped(self.mem)
         section = Signal(Section)
-        addr = Signal(self.addr_width + 1)
+        # Sums of an address and a length, checked a cycle later.
+        addr = Signal(self.addr_width + 2)
+        end = Signal(self.addr_width + 2)
+        too_long = Signal()
         requests = Signal(17)
         responses = Signal(17)
         header = Signal(16 * HEADER_WORDS)
         layers_left = Signal(16)
-        total = header[32:]
+        total = header[32:32 + self.addr_width + 1]
         sizes = {
             Section.HEADER: HEADER_WORDS, Section.DESCRIPTOR: DESCRIPTOR_WORDS,
             Section.ROWS: _table_words(layer.kernel[8:]), Section.COLUMNS: _table_words(layer.kernel[:8]),
@@ -111,14 +113,13 @@ class Sequencer(wiring.Component):
         for kind, words in sizes.items():
             with m.If(section == kind):
                 m.d.comb += size.eq(words)
-        end = Signal(34)
-        m.d.comb += end.eq(addr + size)
 
         bad_descriptor = Signal()
         m.d.comb += bad_descriptor.eq(
             (layer.tag_flags[12:] != DESCRIPTOR_TAG) | (layer.channels == 0) | (layer.rows == 0)
             | (layer.group_rows == 0) | (layer.out_h == 0) | (layer.out_w == 0)
-            | (layer.out_h[COORDINATE_BITS:] != 0) | (layer.out_w[COORDINATE_BITS:] != 0)
+            | (layer.out_h[config.map_bits:] != 0) | (layer.out_w[config.map_bits:] != 0)
+            | (layer.channels > config.act_depth)
             | (layer.kernel[:8] == 0) | (layer.kernel[8:] == 0)
             | (layer.kernel[:8] > config.kernel_max) | (layer.kernel[8:] > config.kernel_max))
 
@@ -151,10 +152,14 @@ class Sequencer(wiring.Component):
             with m.State("Header"):
                 with m.If(responses == 0):
                     m.d.sync += [layers_left.eq(header[16:32]), section.eq(Section.DESCRIPTOR)]
-                    with m.If((header[:16] != MODEL_MAGIC) | (header[16:32] == 0)):
+                    with m.If((header[:16] != MODEL_MAGIC) | (header[16:32] == 0)
+                              | (header[32 + self.addr_width + 1:] != 0)):
                         fail(Status.BAD_MODEL)
                     with m.Else():
-                        m.next = "Section"
+                        m.next = "Size"
+            with m.State("Size"):
+                m.d.sync += end.eq(addr + size)
+                m.next = "Section"
             with m.State("Section"):
                 with m.If(self.abort):
                     fail(Status.ABORTED)
@@ -172,18 +177,24 @@ class Sequencer(wiring.Component):
                     with m.Elif(section == Section.DICTIONARY):
                         m.next = "Stream 0"
                     with m.Else():
-                        m.next = "Section"
+                        m.next = "Size"
             for n, (begin, words) in enumerate(streams):
                 with m.State(f"Stream {n}"):
-                    m.d.sync += [begin.eq(addr), addr.eq(addr + words)]
-                    with m.If(addr + words > total):
-                        fail(Status.STREAM_OVERRUN)
-                    with m.Else():
-                        m.next = f"Stream {n + 1}"
+                    m.d.sync += [
+                        begin.eq(addr), addr.eq(addr + words[:self.addr_width + 1]),
+                        too_long.eq(words[self.addr_width + 1:] != 0),
+                    ]
+                    m.next = f"Stream {n + 1}"
+                    if n:
+                        with m.If(too_long | (addr > total)):
+                            fail(Status.STREAM_OVERRUN)
             with m.State(f"Stream {len(streams)}"):
-                m.d.comb += self.run.eq(1)
                 m.d.sync += self.addr_next.eq(addr)
-                m.next = "Run"
+                with m.If(too_long | (addr > total)):
+                    fail(Status.STREAM_OVERRUN)
+                with m.Else():
+                    m.d.comb += self.run.eq(1)
+                    m.next = "Run"
             with m.State("Run"):
                 m.d.sync += elapsed.eq(elapsed + 1)
                 with m.If(self.abort | self.bad_codeword | self.stream_overrun | self.tap_overrun | expired):
@@ -199,7 +210,7 @@ class Sequencer(wiring.Component):
                         m.next = "End"
                     with m.Else():
                         m.d.sync += self.layer_number.eq(self.layer_number + 1)
-                        m.next = "Section"
+                        m.next = "Size"
                 with m.If(self.abort):
                     fail(Status.ABORTED)
             with m.State("End"):

@@ -44,15 +44,14 @@ class KernelTable(wiring.Component):
         self.offset_width = ceil_log2(config.act_depth)
         super().__init__({
             "load_start": In(1), "load_valid": In(1), "load": In(16), "index": In(ceil_log2(self.depth)),
-            "offset": Out(self.offset_width), "residue": Out(3), "first": Out(COORDINATE_BITS),
-            "last": Out(COORDINATE_BITS),
+            "offset": Out(self.offset_width), "residue": Out(3), "first": Out(config.map_bits), "last": Out(config.map_bits),
         })
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
         word = Signal(range(KERNEL_ENTRY_WORDS))
         entry = Signal(ceil_log2(self.depth))
-        widths = (self.offset_width, COORDINATE_BITS + 3, COORDINATE_BITS)
+        widths = (self.offset_width, COORDINATE_BITS + 3, len(self.last))
         reads = []
         for n, width in enumerate(widths):
             m.submodules[f"memory{n}"] = memory = Memory(shape=width, depth=self.depth, init=[])
@@ -123,7 +122,7 @@ class TapGenerator(wiring.Component):
         addr_width = len(self.addr)
         m.submodules.rows = rows = KernelTable(self.config)
         m.submodules.columns = columns = KernelTable(self.config)
-        m.submodules.blocks = blocks = BlockCounter(self.config.lanes_y, self.config.lanes_x)
+        m.submodules.blocks = blocks = BlockCounter(self.config)
         for table, valid in ((rows, self.load_rows), (columns, self.load_columns)):
             m.d.comb += [table.load_start.eq(self.load_start), table.load_valid.eq(valid), table.load.eq(self.load)]
 
@@ -148,11 +147,12 @@ class TapGenerator(wiring.Component):
 
         # 2: channel.
         single = Signal()
-        channel = Signal(16)
-        sum_channel = Signal(17)
-        wrapped = Signal(signed(18))
+        # No more channels than a bank holds.
+        channel = Signal(addr_width)
+        sum_channel = Signal(max(addr_width, len(advance)) + 1)
+        wrapped = Signal(signed(len(sum_channel) + 1))
         step = Signal(8)
-        m.d.comb += [sum_channel.eq(channel + advance), wrapped.eq(sum_channel - layer.channels)]
+        m.d.comb += [sum_channel.eq(channel + advance), wrapped.eq(sum_channel - layer.channels[:addr_width + 1])]
         m.d.sync += [single.eq(layer.channels == 1), step.eq(0)]
         with m.If(stages[1][EOR]):
             m.d.sync += channel.eq(0)
@@ -221,8 +221,8 @@ class TapGenerator(wiring.Component):
         base5 = Signal(addr_width)
         distances = []
         for table, coordinate in ((rows, blocks.y), (columns, blocks.x)):
-            first = Signal(signed(COORDINATE_BITS + 1))
-            last = Signal(signed(COORDINATE_BITS + 1))
+            first = Signal(signed(self.config.map_bits + 1))
+            last = Signal(signed(self.config.map_bits + 1))
             m.d.sync += [first.eq(table.first - coordinate), last.eq(table.last - coordinate)]
             distances.append((first, last))
         residues = [Signal(6, name=f"residues{n}") for n in (5, 6)]

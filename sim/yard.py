@@ -92,7 +92,7 @@ def _units(config: AcceleratorConfig) -> dict[str, wiring.Component]:
         "bitreader": BitReader(addr),
         "decoder": Decoder(config, addr),
         "expander": Expander(config),
-        "blocks": BlockCounter(config.lanes_y, config.lanes_x),
+        "blocks": BlockCounter(config),
         "kerneltable": KernelTable(config),
         "tapgen": TapGenerator(config),
         "activations": ActivationMemory(config),

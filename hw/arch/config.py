@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 from .errors import ConfigError
+from .image import COORDINATE_BITS
 
 __all__ = ["AcceleratorConfig"]
 
@@ -54,6 +55,8 @@ class AcceleratorConfig:
         Micro-operations in the term RAM: 256 heads, the rest continuations.
     kernel_max : int
         Largest kernel height or width.
+    map_bits : int
+        Bits of an output coordinate, 2 to 12: output maps are at most ``2**map_bits - 1`` high and wide.
     weight_memory : str
         ``"block"`` for block RAM, ``"spram"`` for iCE40 UltraPlus single-port RAM.
 
@@ -75,6 +78,7 @@ class AcceleratorConfig:
     act_depth: int = 2048
     dict_depth: int = 512
     kernel_max: int = 32
+    map_bits: int = 8
     weight_memory: str = "block"
 
     def __post_init__(self) -> None:
@@ -91,6 +95,7 @@ class AcceleratorConfig:
         _require("act_depth", self.act_depth, 16, 1 << 16)
         _require("dict_depth", self.dict_depth, DICT_HEADS, 2 * DICT_HEADS)
         _require("kernel_max", self.kernel_max, 1, 64)
+        _require("map_bits", self.map_bits, 2, COORDINATE_BITS)
         if self.weight_memory not in ("block", "spram"):
             raise ConfigError(
                 f"AcceleratorConfig.weight_memory must be 'block' or 'spram', not {self.weight_memory!r}")

@@ -76,7 +76,9 @@ WATCHDOG_UNIT = 4096
 # A kernel table entry: (offset, residue << 12 | first, last). See docs/image.md.
 KERNEL_ENTRY_WORDS = 3
 COORDINATE_BITS = 12
-"""Width of an output coordinate: maps are at most 4,095 high and wide."""
+"""Width of an output coordinate in a kernel table; an accelerator may have fewer (``map_bits``)."""
+PHASE_BITS = 4
+"""Width of a number of polyphase phases: strides are at most 15."""
 
 
 class OpKind(enum.IntEnum):

@@ -4,7 +4,7 @@ import numpy as np
 
 from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import CapacityError, ModelError, UnsupportedError
-from ...hw.arch.image import COORDINATE_BITS
+from ...hw.arch.image import COORDINATE_BITS, PHASE_BITS
 from ..network import Layer, QuantizedNetwork
 
 __all__ = ["check_layer", "check_network", "input_ranges"]
@@ -67,12 +67,17 @@ def check_layer(layer: Layer, config: AcceleratorConfig) -> None:
                                 f"{config.kernel_max}, not {size}; raise kernel_max (at most 64) or use a smaller "
                                 f"kernel")
     for size, axis in zip(target.shape[1:], ("high", "wide"), strict=True):
-        if not 1 <= size < 1 << COORDINATE_BITS:
-            raise CapacityError(f"{where}: an output map is 1 to {(1 << COORDINATE_BITS) - 1} {axis}, not {size}; "
-                                f"split the input into tiles")
-    for step, what in zip((*layer.stride, *layer.dilation), ("stride",) * 2 + ("dilation",) * 2, strict=True):
+        if not 1 <= size < 1 << config.map_bits:
+            raise CapacityError(f"{where}: an output map is 1 to {(1 << config.map_bits) - 1} {axis} with the "
+                                f"accelerator's map_bits of {config.map_bits}, not {size}; raise map_bits (at most "
+                                f"{COORDINATE_BITS}) or split the input into tiles")
+    most = (1 << PHASE_BITS) - 1
+    for step in layer.stride:
+        if not 1 <= step <= most:
+            raise UnsupportedError(f"{where}: stride must be 1 to {most}, not {step}; use a smaller one")
+    for step in layer.dilation:
         if not 1 <= step <= 255:
-            raise UnsupportedError(f"{where}: {what} must be 1 to 255, not {step}; use a smaller one")
+            raise UnsupportedError(f"{where}: dilation must be 1 to 255, not {step}; use a smaller one")
     if layer.op == "conv":
         _check_conv(layer, config)
     else:
