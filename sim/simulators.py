@@ -138,7 +138,7 @@ class Icarus:
                 f"$dumpfile(path);\n$dumpvars(0, {spec.top});\nend\nendmodule\n")
             files, tops = [*files, "record_waves.v"], [*tops, "record_waves"]
         (folder / "options").write_text(f"+timescale+{TIMESCALE}\n")
-        run_tool([require("iverilog").path, "-g2012", "-o", "model", "-f", "options",
+        run_tool([require("iverilog").path, "-g2005", "-o", "model", "-f", "options",
                   *(item for top in tops for item in ("-s", top)), *files], folder, tool_env())
 
     def command(self, folder: Path, *, waves: Path | None, seed: int) -> list[str]:
