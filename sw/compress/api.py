@@ -60,6 +60,6 @@ def compress(model: "torch.nn.Module", recipe: Recipe | str, train_data: "Datase
     classes = math.prod(graph.layers[-1].out_shape)
     if not len(train_data) or int(train_data.labels.max()) >= classes:
         most = int(train_data.labels.max()) if len(train_data) else None
-        raise DataError(f"data set {train_data.name} has {len(train_data)} images with labels up to {most}, but the network "
-                        f"tells {classes} classes apart; give the data set that it was trained on")
+        raise DataError(f"data set {train_data.name} has {len(train_data)} images with labels up to {most}, but the "
+                        f"network tells {classes} classes apart; give the data set that it was trained on")
     return recipe.run(model, graph, train_data, seed=seed, progress=progress)

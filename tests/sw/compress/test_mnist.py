@@ -1,0 +1,35 @@
+"""The accuracy and size that a compressed MNIST network must keep, on all 10,000 test images."""
+
+import pytest
+import torch
+
+from shiftwright.hw.arch.config import AcceleratorConfig
+from shiftwright.hw.arch.errors import DataError
+from shiftwright.sim import golden
+from shiftwright.sw import train
+from shiftwright.sw.compiler.compile import compile_
+from shiftwright.sw.compress import compress
+from shiftwright.sw.compress.bqnet import BQNet
+from shiftwright.sw.data import load
+
+SEED = 0
+
+
+@pytest.mark.regress
+@pytest.mark.parametrize(("network", "float_epochs", "epochs", "least"), [("lenet300", 6, 4, 0.98), ("lenet5", 2, 1, 0.99)])
+def test_accuracy_and_size(network: str, float_epochs: int, epochs: int, least: float) -> None:
+    try:
+        data, test = load("mnist", split="train"), load("mnist", split="test")
+    except DataError as error:
+        pytest.skip(f"needs MNIST: {error}")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        module, _ = train.train(network, data, test=test, epochs=float_epochs, seed=SEED)
+        compressed = compress(module, BQNet(epochs=epochs), data, seed=SEED)
+    finally:
+        torch.set_num_threads(threads)
+    assert len(test) == 10_000
+    assert golden.accuracy(compressed, test) >= least, f"seed {SEED}"
+    size = len(compile_(compressed, AcceleratorConfig(weight_depth=1 << 17)).to_bytes())
+    assert 4 * compressed.parameters / size >= 10
