@@ -82,7 +82,7 @@ class Sequencer(wiring.Component):
         section = Signal(Section)
         # Sums of an address and a length, checked a cycle later.
         addr = Signal(self.addr_width + 2)
-        end = Signal(self.addr_width + 2)
+        end = Signal(max(self.addr_width + 2, 18))
         too_long = Signal()
         requests = Signal(17)
         responses = Signal(17)
@@ -123,9 +123,13 @@ class Sequencer(wiring.Component):
             | (layer.kernel[:8] == 0) | (layer.kernel[8:] == 0)
             | (layer.kernel[:8] > config.kernel_max) | (layer.kernel[8:] > config.kernel_max))
 
+        # An abort is remembered until a state in which the run can end.
+        aborting = Signal()
+        m.d.sync += aborting.eq((aborting | self.abort) & self.busy)
+
         elapsed = Signal(16 + (WATCHDOG_UNIT - 1).bit_length() + 1)
         error = Signal(Status)
-        m.d.comb += error.eq(Mux(self.abort, Status.ABORTED, Mux(
+        m.d.comb += error.eq(Mux(aborting, Status.ABORTED, Mux(
             self.bad_codeword, Status.BAD_CODEWORD, Mux(
                 self.stream_overrun, Status.STREAM_OVERRUN, Mux(
                     self.tap_overrun, Status.TAP_OVERRUN, Status.WATCHDOG)))))
@@ -161,7 +165,7 @@ class Sequencer(wiring.Component):
                 m.d.sync += end.eq(addr + size)
                 m.next = "Section"
             with m.State("Section"):
-                with m.If(self.abort):
+                with m.If(aborting):
                     fail(Status.ABORTED)
                 with m.Elif(end > total):
                     fail(Status.STREAM_OVERRUN)
@@ -197,7 +201,7 @@ class Sequencer(wiring.Component):
                     m.next = "Run"
             with m.State("Run"):
                 m.d.sync += elapsed.eq(elapsed + 1)
-                with m.If(self.abort | self.bad_codeword | self.stream_overrun | self.tap_overrun | expired):
+                with m.If(aborting | self.bad_codeword | self.stream_overrun | self.tap_overrun | expired):
                     fail(error)
                 with m.Elif(self.finished):
                     m.d.comb += self.clear.eq(1)
@@ -211,7 +215,7 @@ class Sequencer(wiring.Component):
                     with m.Else():
                         m.d.sync += self.layer_number.eq(self.layer_number + 1)
                         m.next = "Size"
-                with m.If(self.abort):
+                with m.If(aborting):
                     fail(Status.ABORTED)
             with m.State("End"):
                 m.d.comb += self.clear.eq(1)
