@@ -44,7 +44,8 @@ class KernelTable(wiring.Component):
         self.offset_width = ceil_log2(config.act_depth)
         super().__init__({
             "load_start": In(1), "load_valid": In(1), "load": In(16), "index": In(ceil_log2(self.depth)),
-            "offset": Out(self.offset_width), "residue": Out(3), "first": Out(config.map_bits), "last": Out(config.map_bits),
+            "offset": Out(self.offset_width), "residue": Out(3),
+            "first": Out(config.map_bits), "last": Out(config.map_bits),
         })
 
     def elaborate(self, platform: object) -> Elaboratable:

@@ -15,8 +15,8 @@ COMPONENTS = ("memory", "codetable", "bitreader", "decoder", "expander", "blocks
 """Benches in :mod:`shiftwright.sim.benches`, by module."""
 
 
-def check_component(name: str, config: AcceleratorConfig, *, simulator: str = "verilator", seed: int = 0, rounds: int = 1,
-                    timeout: float = 600.0, only: str | None = None) -> BenchResult:
+def check_component(name: str, config: AcceleratorConfig, *, simulator: str = "verilator", seed: int = 0,
+                    rounds: int = 1, timeout: float = 600.0, only: str | None = None) -> BenchResult:
     """Run a component's bench.
 
     Parameters

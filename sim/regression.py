@@ -58,8 +58,8 @@ class RegressionResult:
     seconds: float
 
 
-def regression(config: AcceleratorConfig, cases: Sequence[RegressionCase], *, simulator: str = "verilator", seed: int = 0,
-               timeout: float = 3600.0) -> RegressionResult:
+def regression(config: AcceleratorConfig, cases: Sequence[RegressionCase], *, simulator: str = "verilator",
+               seed: int = 0, timeout: float = 3600.0) -> RegressionResult:
     """Compile the networks for ``config`` and run them one after another, without a reset between them.
 
     Parameters

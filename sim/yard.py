@@ -1,7 +1,7 @@
 """A design that holds one of each component side by side, so that one build serves all component benches.
 
-Each component's ports are the yard's, prefixed with its name and ``__``. No component is connected to another, but for the
-drain and its gate, whose handshake is combinational.
+Each component's ports are the yard's, prefixed with its name and ``__``. No component is connected to another, but for
+the drain and its gate, whose handshake is combinational.
 """
 
 from amaranth.hdl import Cat, Module, Signal, signed

@@ -35,10 +35,12 @@ class Windows:
     def drive(self) -> None:
         bench, config, rng = self.bench, self.bench.config, self.bench.rng
         # All residues in turn.
-        residue = self.residues.pop() if self.residues else (rng.randrange(config.lanes_y), rng.randrange(config.lanes_x))
+        random_residue = (rng.randrange(config.lanes_y), rng.randrange(config.lanes_x))
+        residue = self.residues.pop() if self.residues else random_residue
         places = {(0, 0): "addr", (0, 1): "addr_x", (1, 0): "addr_y", (1, 1): "addr_xy"}
         addresses = {place: rng.randrange(config.act_depth) for place in places}
-        masks = [(1 << size) - 1 if rng.random() < 0.4 else rng.getrandbits(size) for size in (config.lanes_y, config.lanes_x)]
+        masks = [(1 << size) - 1 if rng.random() < 0.4 else rng.getrandbits(size)
+                 for size in (config.lanes_y, config.lanes_x)]
         self._read = Read(addresses, residue, *masks)
         bench.ports.put(residue_y=residue[0], residue_x=residue[1], mask_y=masks[0], mask_x=masks[1],
                         **{name: addresses[place] for place, name in places.items()})

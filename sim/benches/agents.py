@@ -1,8 +1,8 @@
 """What all component benches share: the clocked loop, ports by name, and agents that drive, monitor and check them.
 
-A bench's cycle begins at the falling edge: there registers hold what the last rising edge gave them, on any simulator. Every
-agent drives its inputs; when all has settled, every agent samples what the design will sample at the coming rising edge. So
-handshakes are seen exactly.
+A bench's cycle begins at the falling edge: there registers hold what the last rising edge gave them, on any simulator.
+Every agent drives its inputs; when all has settled, every agent samples what the design will sample at the coming
+rising edge. So handshakes are seen exactly.
 """
 
 import random
@@ -120,7 +120,7 @@ class Bench:
             await self.step()
         raise AssertionError(f"{what}: not within {limit} cycles")
 
-    async def strobe(self, ports: Ports | None = None, **values: int) -> None:
+    async def strobe(self, ports: Ports | None = None, /, **values: int) -> None:
         """Drive inputs for one cycle, then their names' inputs to 0."""
         ports = ports or self.ports
         ports.put(**values)
@@ -146,7 +146,8 @@ class Memory:
         Probability with which a request waits a cycle.
     """
 
-    def __init__(self, bench: Bench, name: str, words: Sequence[int] = (), *, stall: float = 0.0, filler: int = 0) -> None:
+    def __init__(self, bench: Bench, name: str, words: Sequence[int] = (), *, stall: float = 0.0,
+                 filler: int = 0) -> None:
         self.bench, self.name, self.words, self.stall, self.filler = bench, name, words, stall, filler
         self.requests: list[int] = []
         self._coming: list[int | None] = [None] * (ModelMemory.LATENCY - 1)

@@ -14,7 +14,8 @@ async def blocks_cover_the_map_once(dut: Any) -> None:
     ports, rng, config = bench.ports, bench.rng, bench.config
     lanes_y, lanes_x = config.lanes_y, config.lanes_x
     most = (1 << config.map_bits) - 1
-    sizes = [(1, 1), (lanes_y, lanes_x), (lanes_y + 1, 1), (1, lanes_x + 1), (3 * lanes_y, 2 * lanes_x), (most, 1), (1, most)]
+    sizes = [(1, 1), (lanes_y, lanes_x), (lanes_y + 1, 1), (1, lanes_x + 1), (3 * lanes_y, 2 * lanes_x), (most, 1),
+             (1, most)]
     sizes += [(rng.randint(1, 5 * lanes_y), rng.randint(1, 5 * lanes_x)) for _ in range(6 * bench.rounds)]
     for height, width in sizes:
         ports.put(out_h=height, out_w=width)

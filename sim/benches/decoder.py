@@ -1,4 +1,4 @@
-"""cocotb bench of :class:`shiftwright.hw.decoder.Decoder`: rows, replays, stalls and errors against a list of symbols."""
+"""cocotb bench of :class:`shiftwright.hw.decoder.Decoder`: rows, replays, stalls, errors against a symbol list."""
 
 import dataclasses
 from typing import Any
@@ -157,7 +157,7 @@ async def rows_are_replayed_for_every_block(dut: Any) -> None:
 
 @cocotb.test()
 async def empty_rows_over_few_blocks(dut: Any) -> None:
-    """Rows of nothing but their end, over maps of one to four blocks in each direction: block counting at its fastest."""
+    """Rows of nothing but their end, over maps of one to four blocks each way: block counting at its fastest."""
     bench = await Bench.open(dut, "decoder")
     unit = DecoderBench(bench)
     config = bench.config
@@ -198,7 +198,8 @@ async def unused_codes_are_errors(dut: Any) -> None:
         broken = _Broken(work, bad)
         await unit.begin(broken, stalls=(0.3, 0.3))
         unit.board.expect([(symbol, 0) for symbol in before])
-        await bench.until(lambda: bool(ports.get("bad_codeword")), PATIENCE * (len(before) + 4), f"the error of case {number}")
+        await bench.until(lambda: bool(ports.get("bad_codeword")), PATIENCE * (len(before) + 4),
+                          f"the error of case {number}")
         await bench.until(lambda: unit.board.complete, PATIENCE, "the symbols before the error")
         await bench.step(20)
         assert ports.get("bad_codeword") and not ports.get("overrun")

@@ -14,7 +14,7 @@ import cocotb
 from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.image import Flag
 from ..yard import DRAIN_DELAY
-from .agents import Bench, Scoreboard, layer_word, signed
+from .agents import Bench, Scoreboard, layer_word
 from .parameters import Scale
 
 RAW_BYTES = 4
@@ -50,8 +50,8 @@ class Target:
 
     def word(self) -> int:
         return layer_word(
-            tag_flags=Flag.RAW if self.raw else 0, rows=self.rows, out_h=self.height, out_w=self.width, out_base=self.base,
-            out_col_step=self.channels, out_row_step=self.row_step, out_plane_x=self.plane_x,
+            tag_flags=Flag.RAW if self.raw else 0, rows=self.rows, out_h=self.height, out_w=self.width,
+            out_base=self.base, out_col_step=self.channels, out_row_step=self.row_step, out_plane_x=self.plane_x,
             out_plane_y=self.phases[1] * self.plane_x, out_phases=self.phases[0] << 8 | self.phases[1],
             qmin=self.qmin, qmax=self.qmax)
 
@@ -61,19 +61,21 @@ class Target:
         v, u = y // sy, x // sx
         addr = (self.base + y % sy * sx * self.plane_x + x % sx * self.plane_x + v // config.lanes_y * self.row_step
                 + u // config.lanes_x * self.channels + channel)
-        return v % config.lanes_y * config.lanes_x + u % config.lanes_x, addr % (1 << (config.act_depth - 1).bit_length())
+        bank = v % config.lanes_y * config.lanes_x + u % config.lanes_x
+        return bank, addr % (1 << (config.act_depth - 1).bit_length())
 
     def writes(self, y: int, x: int, row: int, total: int, scale: Scale) -> list[Write]:
         """What a pixel's accumulator plus bias writes."""
         bits = self.config.act_bits
         if self.raw:
-            return [(*self.place(y, x, RAW_BYTES * row + n), total >> 8 * n & (1 << bits) - 1) for n in range(RAW_BYTES)]
+            return [(*self.place(y, x, RAW_BYTES * row + n), total >> 8 * n & (1 << bits) - 1)
+                    for n in range(RAW_BYTES)]
         value = min(max(requantize(total, scale), self.qmin), self.qmax)
         return [(*self.place(y, x, row), value & (1 << bits) - 1)]
 
 
 def requantize(total: int, scale: Scale) -> int:
-    """``total * scale >> shift``, rounded half up: the scale's terms in ascending order of exponents, the first one 0."""
+    """``total * scale >> shift``, rounded half up: the scale's terms by ascending exponent, the first one 0."""
     factor, exponent = Fraction((-1) ** scale.neg), 0
     for shift, neg in scale.further:
         exponent += shift
@@ -102,7 +104,8 @@ class Layer:
         for row in range(target.rows):
             bias, scale = rng.randint(-most // 2, most // 2), random_scale(rng, config.acc_width)
             self.rows.append((bias, scale))
-            places = [(y, x) for y in range(0, target.height, config.lanes_y) for x in range(0, target.width, config.lanes_x)]
+            places = [(y, x) for y in range(0, target.height, config.lanes_y)
+                      for x in range(0, target.width, config.lanes_x)]
             for number, (top, left) in enumerate(places):
                 span = rng.choice((most // 2, 300, 1 << max(2, scale.shift)))
                 middle = rng.choice((0, -bias))
@@ -163,7 +166,9 @@ def random_target(bench: Bench, *, raw: bool, size: int) -> Target:
     rng, config = bench.rng, bench.config
     bits = rng.randint(2, config.act_bits)
     low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if rng.getrandbits(1) else (0, (1 << bits) - 1)
-    height, width = (1, 1) if size == 0 else (rng.randint(1, size * config.lanes_y), rng.randint(1, size * config.lanes_x))
+    height, width = 1, 1
+    if size:
+        height, width = rng.randint(1, size * config.lanes_y), rng.randint(1, size * config.lanes_x)
     return Target(config=config, rows=rng.randint(1, 4), height=height, width=width,
                   phases=(rng.randint(1, 3), rng.randint(1, 3)), base=rng.randrange(config.act_depth),
                   qmin=low, qmax=high, raw=raw)
@@ -195,7 +200,7 @@ async def run(bench: Bench, layer: Layer, what: str) -> None:
 
 @cocotb.test()
 async def values_are_requantized_and_placed(dut: Any) -> None:
-    """Maps of one pixel to several blocks, all numbers of scale terms, phases, clamps; late ends of row and parameters."""
+    """Maps of a pixel to several blocks, any number of scale terms, phases, clamps; late ends of row and parameters."""
     bench = await Bench.open(dut, "drain")
     for number in range(10 * bench.rounds):
         target = random_target(bench, raw=False, size=(0, 1, 2, 3, 2)[number % 5])
@@ -225,4 +230,5 @@ async def clear_gives_a_layer_up(dut: Any) -> None:
         for _ in range(20):
             await bench.step()
             assert not bench.ports.get("w_en"), "written after clear"
-        await run(bench, Layer(bench, random_target(bench, raw=False, size=1), eager=0.0), f"the layer after clear {number}")
+        await run(bench, Layer(bench, random_target(bench, raw=False, size=1), eager=0.0),
+                  f"the layer after clear {number}")

@@ -1,4 +1,4 @@
-"""cocotb bench of :class:`shiftwright.hw.expander.Expander`: symbols to micro-operations against the dictionary itself."""
+"""cocotb bench of :class:`shiftwright.hw.expander.Expander`: symbols to micro-operations, against the dictionary."""
 
 from typing import Any
 
@@ -66,7 +66,8 @@ def random_dictionary(bench: Bench, entries: int, longest: int) -> list[list[int
     for _ in range(entries):
         size = min(rng.randint(1, longest), 1 + left)
         left -= size - 1
-        kinds = [rng.choice((OpKind.ADD, OpKind.SUB, OpKind.SKIP)) for _ in range(size - 1)] + [rng.choice(list(OpKind))]
+        kinds = [*(rng.choice((OpKind.ADD, OpKind.SUB, OpKind.SKIP)) for _ in range(size - 1)),
+                 rng.choice(list(OpKind))]
         dictionary.append([MicroOp(kind=kind, last=n == size - 1, shift=rng.randint(0, MAX_SHIFT_FIELD),
                                    pre=rng.randint(0, MAX_PRE), post=rng.randint(0, MAX_POST)).pack()
                            for n, kind in enumerate(kinds)])
@@ -93,7 +94,8 @@ async def symbols_become_their_operations(dut: Any) -> None:
     """Dictionaries of 1 to 256 entries, of single operations, a few or as many as there is room for."""
     bench = await Bench.open(dut, "expander")
     source, sink = Source(bench), Sink(bench)
-    for number, (entries, longest) in enumerate(((256, 1), (1, 1), (2, 40), (256, 2), (30, 10), (1, 257)) * bench.rounds):
+    sizes = ((256, 1), (1, 1), (2, 40), (256, 2), (30, 10), (1, 257))
+    for number, (entries, longest) in enumerate(sizes * bench.rounds):
         dictionary = random_dictionary(bench, entries, longest)
         await load(bench, dictionary)
         # Every entry, then random ones.

@@ -58,7 +58,7 @@ class Rows:
         self.bench.ports.put(x=sum((x & (1 << bits) - 1) << n * bits for n, x in enumerate(xs)))
 
     def drive(self) -> None:
-        bench, config, rng, ports = self.bench, self.config, self.bench.rng, self.bench.ports
+        config, rng, ports = self.config, self.bench.rng, self.bench.ports
         low, high = -(1 << config.act_bits - 1), (1 << config.act_bits) - 1
         self._sample_finish = None
         # A row may only end when the shadows are drained.
@@ -70,7 +70,9 @@ class Rows:
         # Maxima are of unshifted, positive terms; the shift is ignored.
         shift, last = rng.randint(0, config.max_shift), rng.getrandbits(1)
         neg = 0 if self.maximum else rng.getrandbits(1)
-        xs = [rng.choice((low, high, rng.randint(low, high))) for _ in range(config.lanes)] if term else [self.pad] * config.lanes
+        xs = [self.pad] * config.lanes
+        if term:
+            xs = [rng.choice((low, high, rng.randint(low, high))) for _ in range(config.lanes)]
         self.put_x(xs)
         ports.put(shift=shift, neg=neg, term=int(term), eor=eor, row_last=last, maximum=int(self.maximum))
         if term:
@@ -100,7 +102,8 @@ class Rows:
 async def _restart(bench: Bench, maximum: bool) -> None:
     bits = bench.config.act_bits + 1
     pad = 1 << bits - 1 if maximum else 0
-    bench.ports.put(x=sum(pad << n * bits for n in range(bench.config.lanes)), term=0, eor=0, drain=0, maximum=int(maximum))
+    bench.ports.put(x=sum(pad << n * bits for n in range(bench.config.lanes)), term=0, eor=0, drain=0,
+                    maximum=int(maximum))
     await bench.step(4)
     await bench.strobe(restart=1)
     await bench.step(2)

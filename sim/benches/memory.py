@@ -13,7 +13,7 @@ from .agents import Bench
 async def fetches_see_the_words_written_before(dut: Any) -> None:
     """Random requests on all ports, from none to all at once, and random writes, which have precedence."""
     bench = await Bench.open(dut, "memory")
-    ports, rng = bench.ports, bench.rng
+    rng = bench.rng
     words: dict[int, int] = {}
     for addr in rng.sample(range(MEMORY_DEPTH), MEMORY_DEPTH):
         words[addr] = rng.getrandbits(16)

@@ -21,7 +21,8 @@ class Scale:
 
     @classmethod
     def random(cls, rng: random.Random, further: int) -> "Scale":
-        return cls(rng.randrange(64), rng.getrandbits(1), tuple((rng.randrange(32), rng.getrandbits(1)) for _ in range(further)))
+        return cls(rng.randrange(64), rng.getrandbits(1),
+                   tuple((rng.randrange(32), rng.getrandbits(1)) for _ in range(further)))
 
     @property
     def words(self) -> list[int]:

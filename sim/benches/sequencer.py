@@ -1,4 +1,4 @@
-"""cocotb bench of :class:`shiftwright.hw.sequencer.Sequencer`: what it loads, when it starts a layer, and how it ends."""
+"""cocotb bench of :class:`shiftwright.hw.sequencer.Sequencer`: what it loads, when it starts a layer, how it ends."""
 
 import dataclasses
 import random
@@ -27,7 +27,8 @@ class Layer:
 
     @classmethod
     def random(cls, rng: random.Random, config: AcceleratorConfig) -> "Layer":
-        height, width = (rng.choice((1, config.kernel_max, rng.randint(1, min(4, config.kernel_max)))) for _ in range(2))
+        height, width = (rng.choice((1, config.kernel_max, rng.randint(1, min(4, config.kernel_max))))
+                         for _ in range(2))
         sizes = rng.randrange(5), rng.randrange(5), rng.randrange(5)
         counts = ((ROWS, KERNEL_ENTRY_WORDS * height), (COLUMNS, KERNEL_ENTRY_WORDS * width),
                   (CODES, config.max_code_bits), (DICTIONARY, rng.choice((0, 1, 30))))
@@ -184,13 +185,15 @@ async def bad_headers_and_descriptors(dut: Any) -> None:
     """Each rule broken once, in the first or the second layer; a sound model runs after each."""
     bench = await Bench.open(dut, "sequencer")
     unit, config = SequencerBench(bench), bench.config
-    for words in ([MODEL_MAGIC ^ 1, 1, 100, 0], [0, 1, 100, 0], [MODEL_MAGIC, 0, 100, 0], [MODEL_MAGIC, 1, 100, 0x8000]):
+    for words in ([MODEL_MAGIC ^ 1, 1, 100, 0], [0, 1, 100, 0], [MODEL_MAGIC, 0, 100, 0],
+                  [MODEL_MAGIC, 1, 100, 0x8000]):
         await unit.start(words)
         await unit.end(Status.BAD_MODEL, f"header {words}", limit=40)
         assert unit.monitor.runs == 0
-    bad = [("tag_flags", 0xC123), ("tag_flags", 0x0123), ("channels", 0), ("channels", config.act_depth + 1), ("rows", 0),
-           ("group_rows", 0), ("out_h", 0), ("out_w", 0), ("out_h", 1 << config.map_bits), ("out_w", 1 << config.map_bits),
-           ("kernel", 0x0001), ("kernel", 0x0100), ("kernel", config.kernel_max + 1 << 8 | 1), ("kernel", 0x100 | config.kernel_max + 1)]
+    bad = [("tag_flags", 0xC123), ("tag_flags", 0x0123), ("channels", 0), ("channels", config.act_depth + 1),
+           ("rows", 0), ("group_rows", 0), ("out_h", 0), ("out_w", 0), ("out_h", 1 << config.map_bits),
+           ("out_w", 1 << config.map_bits), ("kernel", 0x0001), ("kernel", 0x0100),
+           ("kernel", config.kernel_max + 1 << 8 | 1), ("kernel", 0x100 | config.kernel_max + 1)]
     for number, (field, value) in enumerate(bad):
         what = f"{field} = {value:#x}"
         model = unit.model(2)
@@ -226,7 +229,8 @@ async def sections_past_the_end(dut: Any) -> None:
     await unit.end(Status.OK, "the whole model")
     width = (bench.config.weight_depth - 1).bit_length()
     for name in ("param", "a", "b"):
-        for size in (len(words), bench.config.weight_depth - 1, (1 << width + 1) - 1, 1 << width + 1, 1 << 16, 1 << 31, (1 << 32) - 1):
+        for size in (len(words), bench.config.weight_depth - 1, (1 << width + 1) - 1, 1 << width + 1, 1 << 16, 1 << 31,
+                     (1 << 32) - 1):
             cut = list(words)
             cut[4 + DESCRIPTOR.index(f"{name}_words_lo")] = size & 0xFFFF
             cut[4 + DESCRIPTOR.index(f"{name}_words_hi")] = size >> 16
@@ -287,7 +291,8 @@ async def abort_ends_a_run_at_any_moment(dut: Any) -> None:
         await unit.start(model.words, stall=(0.0, 0.4)[number % 2])
         await bench.step(bench.rng.randrange(2 * len(model.words)))
         await bench.strobe(abort=1)
-        await unit.end(Status.ABORTED, f"abort {number} after {len(unit.monitor.loads)} words", limit=4 * len(model.words) + 40)
+        await unit.end(Status.ABORTED, f"abort {number} after {len(unit.monitor.loads)} words",
+                       limit=4 * len(model.words) + 40)
     ports.put(pause=1)
     await unit.start(unit.model(2).words)
     await unit.until_run("pause")

@@ -1,7 +1,7 @@
 """cocotb bench of :class:`shiftwright.hw.tapgen.KernelTable` and :class:`shiftwright.hw.tapgen.TapGenerator`.
 
-The model knows nothing of tables and steps: it takes each tap's input pixel from the definition of a convolution, and the
-pixel's bank and address from "Activations" in ``docs/image.md``.
+The model knows nothing of tables and steps: it takes each tap's input pixel from the definition of a convolution, and
+the pixel's bank and address from "Activations" in ``docs/image.md``.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import cocotb
 
 from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.image import COORDINATE_BITS, MAX_POST, MAX_PRE, MicroOp, OpKind
-from .agents import Bench, Ports, Scoreboard, layer_word
+from .agents import Bench, Ports, layer_word
 
 LATENCY = 7
 OVERRUN_LATENCY = 4
@@ -108,16 +108,17 @@ class Shape:
 def random_shape(rng: random.Random, config: AcceleratorConfig, channels: int) -> Shape:
     groups = rng.choice((1, 1, 2, 3))
     group_rows = rng.randint(1, 2)
-    return Shape(y=Axis.random(rng, config.lanes_y, config.kernel_max), x=Axis.random(rng, config.lanes_x, config.kernel_max),
+    return Shape(y=Axis.random(rng, config.lanes_y, config.kernel_max),
+                 x=Axis.random(rng, config.lanes_x, config.kernel_max),
                  channels=channels, rows=groups * group_rows, group_rows=group_rows, group_step=channels,
                  base=rng.randrange(config.act_depth), tensor_channels=groups * channels)
 
 
 def random_row(rng: random.Random, shape: Shape, taps: list[int]) -> list[tuple[MicroOp, int | None]]:
-    """Operations that make a term at each of ``taps`` (ascending, repeats allowed), each with its tap; then the end of row.
+    """Operations that make a term at each of ``taps`` (ascending, repeats allowed), each with its tap; then the end.
 
-    The way from one tap to the next is split at random into advances after a term, skips and advances before a term, none
-    of which moves further than one operation may.
+    The way from one tap to the next is split at random into advances after a term, skips and advances before a term,
+    none of which moves further than one operation may.
     """
     limit = shape.channels if shape.channels > 1 else shape.x.kernel
     row: list[tuple[MicroOp, int | None]] = []
@@ -267,7 +268,7 @@ async def load(bench: Bench, shape: Shape) -> None:
 
 @cocotb.test()
 async def every_lane_finds_its_pixel(dut: Any) -> None:
-    """Random convolutions: kernels, strides, dilations, paddings, groups, one channel and many; some layers given up."""
+    """Random convolutions: kernels, strides, dilations, paddings, groups, any number of channels; some given up."""
     bench = await Bench.open(dut, "tapgen")
     checked = 0
     for number in range(16 * bench.rounds):

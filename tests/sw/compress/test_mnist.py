@@ -16,7 +16,8 @@ SEED = 0
 
 
 @pytest.mark.regress
-@pytest.mark.parametrize(("network", "float_epochs", "epochs", "least"), [("lenet300", 6, 4, 0.98), ("lenet5", 2, 1, 0.99)])
+@pytest.mark.parametrize(("network", "float_epochs", "epochs", "least"),
+                         [("lenet300", 6, 4, 0.98), ("lenet5", 2, 1, 0.99)])
 def test_accuracy_and_size(network: str, float_epochs: int, epochs: int, least: float) -> None:
     try:
         data, test = load("mnist", split="train"), load("mnist", split="test")
