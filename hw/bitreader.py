@@ -99,7 +99,10 @@ class BitReader(wiring.Component):
                 count.eq(saved_count), addr.eq(saved_addr),
             ]
         with m.If(self.start):
-            m.d.sync += [count.eq(0), offset.eq(0), addr.eq(self.start_addr)]
+            m.d.sync += [
+                count.eq(0), offset.eq(0), addr.eq(self.start_addr),
+                saved_count.eq(0), saved_offset.eq(0), saved_addr.eq(self.start_addr),
+            ]
         with m.If(self.restore | self.start):
             # Words under way belong to the position that was left.
             m.d.sync += [pending.eq(0), stale.eq(stale + pending + request - self.mem.valid)]

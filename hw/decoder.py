@@ -16,7 +16,6 @@ needs no correction. A return costs the two codewords in flight.
 
 from amaranth.hdl import Array, Cat, Const, Elaboratable, Module, Mux, Signal
 from amaranth.lib import wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, flipped
 
 from .arch.config import AcceleratorConfig
@@ -38,10 +37,8 @@ class CodeTable(wiring.Component):
         Begin a new table, whose end-of-row symbol is ``eor``.
     count_valid, count : In
         Codewords of length 1, 2, ... in turn.
-    limits : Out
-        Concatenated from length 1, ``l + 1`` bits each.
-    length, offset : In, Out(8)
-        What turns codewords of this length into symbols, modulo 256; a synchronous read.
+    limits, offsets : Out
+        Concatenated from length 1: ``l + 1`` bits and 8 bits each.
     eor_code, eor_mask : Out
         The end-of-row codeword and the bits it takes, left-aligned.
     """
@@ -50,32 +47,27 @@ class CodeTable(wiring.Component):
         self.max_bits = max_bits
         super().__init__({
             "start": In(1), "eor": In(8), "count_valid": In(1), "count": In(9),
-            "limits": Out(sum(length + 1 for length in range(1, max_bits + 1))), 
-            "length": In(4), "offset": Out(8),
+            "limits": Out(sum(length + 1 for length in range(1, max_bits + 1))), "offsets": Out(8 * max_bits),
             "eor_code": Out(max_bits), "eor_mask": Out(max_bits),
         })
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
         limits = [Signal(length + 1, name=f"limit{length}") for length in range(1, self.max_bits + 1)]
-        m.submodules.offsets = offsets = Memory(shape=8, depth=16, init=[])
-        write = offsets.write_port()
-        read = offsets.read_port()
+        offsets = [Signal(8, name=f"offset{length}") for length in range(1, self.max_bits + 1)]
         length = Signal(range(self.max_bits + 1))
         first = Signal(self.max_bits + 1)
         index = Signal(10)
         limit = Signal(self.max_bits + 1)
         m.d.comb += [
-            self.limits.eq(Cat(limits)), limit.eq(first + self.count),
-            write.addr.eq(length + 1), write.data.eq(index - first), write.en.eq(self.count_valid),
-            read.addr.eq(self.length), self.offset.eq(read.data), read.en.eq(1),
+            self.limits.eq(Cat(limits)), self.offsets.eq(Cat(offsets)), limit.eq(first + self.count),
         ]
         with m.If(self.start):
             m.d.sync += [length.eq(0), first.eq(0), index.eq(0), self.eor_mask.eq(0)]
         with m.Elif(self.count_valid):
             for n in range(self.max_bits):
                 with m.If(length == n):
-                    m.d.sync += limits[n].eq(limit)
+                    m.d.sync += [limits[n].eq(limit), offsets[n].eq(index - first)]
             m.d.sync += [length.eq(length + 1), first.eq(limit << 1), index.eq(index + self.count)]
             with m.If((index <= self.eor) & (index + self.count > self.eor)):
                 m.d.sync += [self.eor_code.eq(first + self.eor - index), self.eor_mask.eq(-1)]
@@ -202,9 +194,11 @@ class Decoder(wiring.Component):
         # Symbol: the codeword's low eight bits, right-aligned, plus the offset of its length.
         symbol = Signal(8)
         aligned = Const(0, 8)
+        base = Const(0, 8)
         for n in range(max_bits):
             aligned = aligned | (code[max_bits - n - 1:][:8] & onehot[n].replicate(8))
-        m.d.comb += [table.length.eq(length), symbol.eq(aligned + table.offset)]
+            base = base | (table.offsets[8 * n:8 * n + 8] & onehot[n].replicate(8))
+        m.d.comb += symbol.eq(aligned + base)
         row_end = Signal()
         go_on = Signal()
         proceed = Signal()
