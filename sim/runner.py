@@ -34,6 +34,8 @@ __all__ = ["BenchResult", "Model", "bench", "bench_data", "bench_result", "build
 
 MODELS_KEPT = 64
 """Models that the cache keeps; building another one removes the least recently used."""
+BUILD_REVISION = 2
+"""Raised with each change of how a model is built from the same sources."""
 MISMATCHES = ("MismatchError", "AssertionError")
 """Exceptions by which a bench says that the design is wrong, rather than the bench."""
 _EXCHANGE = "SHIFTWRIGHT_BENCH"
@@ -102,7 +104,8 @@ def build(spec: ModelSpec, *, on: str = "verilator") -> Model:
         If the simulator is missing or refuses the Verilog.
     """
     engine = simulator(on)
-    identity = json.dumps([engine.name, engine.version(), sys.prefix, dataclasses.asdict(spec)], sort_keys=True)
+    identity = json.dumps([engine.name, BUILD_REVISION, engine.version(), sys.prefix, dataclasses.asdict(spec)],
+                          sort_keys=True)
     key = hashlib.sha256(identity.encode()).hexdigest()[:24]
     root = cache_dir("models")
     folder = root / f"{engine.name}-{key}"

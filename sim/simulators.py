@@ -7,6 +7,7 @@ and it compiles Verilator's run-time library anew for each model.
 
 import dataclasses
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -120,7 +121,7 @@ class Verilator:
 
 
 class Icarus:
-    """Icarus Verilog, native only. Four-state: what the design does not reset is X."""
+    """Icarus Verilog, native only. Four-state: a memory word that was not written is X."""
 
     name = "icarus"
 
@@ -130,7 +131,10 @@ class Icarus:
         return f"icarus {require('iverilog').version}, cocotb {cocotb.__version__}"
 
     def build(self, spec: ModelSpec, folder: Path) -> None:
-        files = write_sources(spec, folder)
+        # 0 shifted by X is X in Verilog, but 0 in the circuit: the shift of a term that is not
+        # valid comes from a RAM that was never read. FPGA RAMs power up with a defined output register.
+        sources = {name: _READ_REGISTER.sub(_with_initial_zero, text) for name, text in spec.sources.items()}
+        files = write_sources(dataclasses.replace(spec, sources=sources), folder)
         tops = [spec.top]
         if spec.waves:
             (folder / "record_waves.v").write_text(
@@ -189,6 +193,14 @@ def run_tool(command: Sequence[str], folder: Path, env: Mapping[str, str]) -> No
         tail = "\n".join(done.stdout.strip().splitlines()[-20:])
         raise ToolError(f"{Path(command[0]).name} failed (exit code {done.returncode}) while it built a simulation "
                         f"model:\n{tail}")
+
+
+_READ_REGISTER = re.compile(r"^(  reg (?:\[(\d+):0\] )?_\d+_);$", re.MULTILINE)
+"""What Yosys calls the output register of a RAM's read port."""
+
+
+def _with_initial_zero(match: re.Match[str]) -> str:
+    return f"{match[1]} = {int(match[2] or 0) + 1}'d0;"
 
 
 def _digest(*parts: str) -> str:

@@ -5,6 +5,7 @@ compared, ``names`` (of the layers), ``per_layer``, ``limit`` (cycles a layer ma
 Returns: ``cycles`` (N,), ``layer_cycles`` (N, L; zeros unless ``per_layer``), ``compared`` (values).
 """
 
+import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ from ..runner import bench_data, bench_result
 
 PERIOD_NS = 10
 UNDEFINED = -1
+WORDS_BEYOND = 64
 _NO_X = str.maketrans("XZUW-", "00000")
 
 
@@ -127,8 +129,13 @@ async def check_status(driver: HarnessDriver, where: str) -> None:
 
 
 async def load_model(driver: HarnessDriver, image: Image) -> None:
-    """Write an image's words into the model memory, and read the first of them back."""
-    await driver.write(address(Region.MODEL, 0), image.words)
+    """Write an image's words into the model memory, and read the first of them back.
+
+    Some random words follow the image: the bit readers fetch ahead, and what they find there must not matter.
+    """
+    beyond = min(WORDS_BEYOND, image.config.weight_depth - len(image.words))
+    junk = [random.getrandbits(16) for _ in range(beyond)]
+    await driver.write(address(Region.MODEL, 0), np.concatenate((image.words, np.array(junk, np.uint16))))
     loaded = await driver.read(address(Region.MODEL, 0), min(len(image.words), 4 * BURST_WORDS))
     if not np.array_equal(loaded, image.words[:len(loaded)]):
         raise MismatchError(f"model memory word {int(np.flatnonzero(loaded != image.words[:len(loaded)])[0])} does not "
