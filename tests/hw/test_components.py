@@ -1,0 +1,56 @@
+"""Every component against its bench's model, on both simulators from one body.
+
+All components of a configuration are one build (:mod:`shiftwright.sim.yard`).
+"""
+
+import shutil
+from collections.abc import Iterable
+
+import pytest
+
+from shiftwright.hw.arch.config import AcceleratorConfig
+from shiftwright.hw.arch.errors import ToolError
+from shiftwright.sim.components import COMPONENTS, check_component
+
+SMALL = {"weight_depth": 1024, "act_depth": 256}
+
+CONFIGS = {
+    "3x2": AcceleratorConfig(lanes_y=3, lanes_x=2, **SMALL),
+    "2x3, truncating": AcceleratorConfig(lanes_y=2, lanes_x=3, guard_bits=0, max_code_bits=8, dict_depth=256,
+                                         act_bits=5, **SMALL),
+    "1x1": AcceleratorConfig(lanes_y=1, lanes_x=1, **SMALL),
+    "3x5": AcceleratorConfig(lanes_y=3, lanes_x=5, guard_bits=3, max_code_bits=15, **SMALL),
+    "8x8": AcceleratorConfig(lanes_y=8, lanes_x=8, acc_width=32, max_shift=15, **SMALL),
+    "1x8": AcceleratorConfig(lanes_y=1, lanes_x=8, acc_width=16, max_shift=0, kernel_max=5, **SMALL),
+    "4x4, deep": AcceleratorConfig(act_depth=4096, weight_depth=1 << 16, max_code_bits=4, act_bits=2, map_bits=12),
+}
+QUICK = ("2x3, truncating", "icarus"), ("3x2", "verilator")
+OTHERS = [pair for simulator in ("verilator", "icarus") for pair in ((name, simulator) for name in CONFIGS)
+          if pair not in QUICK]
+
+needs_icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog (iverilog) is not installed")
+
+
+def _cases(pairs: Iterable[tuple[str, str]]) -> list[object]:
+    return [pytest.param(name, simulator, id=f"{name} on {simulator}",
+                         marks=[needs_icarus] if simulator == "icarus" else []) for name, simulator in pairs]
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize(("config", "simulator"), _cases(QUICK))
+def test_component(component: str, config: str, simulator: str, seed: int) -> None:
+    result = check_component(component, CONFIGS[config], simulator=simulator, seed=seed)
+    assert result.tests
+
+
+@pytest.mark.regress
+@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize(("config", "simulator"), _cases(OTHERS))
+def test_component_in_other_configurations(component: str, config: str, simulator: str, seed: int) -> None:
+    result = check_component(component, CONFIGS[config], simulator=simulator, seed=seed + 1, rounds=3)
+    assert result.tests
+
+
+def test_an_unknown_component_is_an_error() -> None:
+    with pytest.raises(ToolError, match="a component bench must be one of memory, .*, not 'multiplier'"):
+        check_component("multiplier", CONFIGS["3x2"])
