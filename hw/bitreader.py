@@ -53,6 +53,7 @@ class BitReader(wiring.Component):
         saved_count = Signal(range(3))
         saved_offset = Signal(4)
         saved_addr = Signal(self.addr_width)
+        ahead = Signal(range(4))
 
         moved = Signal(5)
         shift = Signal()
@@ -72,6 +73,7 @@ class BitReader(wiring.Component):
             self.mem.req.eq(self.enable & (pending + count < 3) & (pending + stale < 2)),
             self.mem.addr.eq(addr),
             request.eq(self.mem.req & self.mem.gnt),
+            ahead.eq(pending + (count == 3)),
         ]
         with m.If(self.take):
             m.d.sync += offset.eq(moved[:4])
@@ -91,7 +93,7 @@ class BitReader(wiring.Component):
         with m.If(self.save):
             m.d.sync += [
                 saved_words.eq(self.window), saved_offset.eq(offset),
-                saved_count.eq(Mux(count == 3, 2, count)), saved_addr.eq(addr - pending - (count == 3)),
+                saved_count.eq(Mux(count == 3, 2, count)), saved_addr.eq(addr - ahead),
             ]
         with m.If(self.restore):
             m.d.sync += [
@@ -99,10 +101,7 @@ class BitReader(wiring.Component):
                 count.eq(saved_count), addr.eq(saved_addr),
             ]
         with m.If(self.start):
-            m.d.sync += [
-                count.eq(0), offset.eq(0), addr.eq(self.start_addr),
-                saved_count.eq(0), saved_offset.eq(0), saved_addr.eq(self.start_addr),
-            ]
+            m.d.sync += [count.eq(0), offset.eq(0), addr.eq(self.start_addr)]
         with m.If(self.restore | self.start):
             # Words under way belong to the position that was left.
             m.d.sync += [pending.eq(0), stale.eq(stale + pending + request - self.mem.valid)]

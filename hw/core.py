@@ -52,7 +52,7 @@ class Accelerator(wiring.Component):
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
         config = self.config
-        m.submodules.model = model = ModelMemory(config.weight_depth, 5)
+        m.submodules.model = model = ModelMemory(config.weight_depth, 4)
         width = model.addr_width
         m.submodules.sequencer = sequencer = Sequencer(config, width)
         m.submodules.decoder = decoder = Decoder(config, width)
@@ -65,7 +65,7 @@ class Accelerator(wiring.Component):
         m.submodules.parameters = parameters = ParameterReader(width)
         layer = sequencer.layer
         flags = layer.tag_flags
-        for n, port in enumerate((decoder.mem_a, decoder.mem_b, parameters.mem, sequencer.mem)):
+        for n, port in enumerate((decoder.mem_a, decoder.mem_b, parameters.mem)):
             wiring.connect(m, port, getattr(model, f"port{n}"))
 
         m.d.comb += [
@@ -170,14 +170,25 @@ class Accelerator(wiring.Component):
         read_activation = self.bus_r_en & (region == Region.ACTIVATIONS)
         read_model = self.bus_r_en & (region == Region.MODEL)
         m.d.comb += [tapgen.probe.eq(read_activation & free), tapgen.probe_addr.eq(self.bus_addr)]
-        # The bus is the model memory's last port; a refused request is answered all the same, with unspecified data.
+        # The bus shares the model memory's last port with the sequencer, which is idle when the bus may read.
         port = getattr(model, f"port{model.ports - 1}")
-        wait_model = Signal()
+        mine = Signal()
+        refused = Signal()
         arriving = Signal(4)
-        m.d.sync += arriving.eq(Cat(read_activation, arriving))
-        m.d.comb += [port.req.eq(read_model), port.addr.eq(self.bus_addr)]
-        m.d.sync += wait_model.eq(read_model & ~port.gnt)
-        m.d.sync += self.bus_r_valid.eq(read_register | port.valid | wait_model | arriving[3])
+        m.d.comb += [
+            port.req.eq(sequencer.mem.req | (read_model & free)),
+            port.addr.eq(Mux(read_model & free, self.bus_addr, sequencer.mem.addr)),
+            sequencer.mem.gnt.eq(port.gnt), sequencer.mem.data.eq(port.data),
+            sequencer.mem.valid.eq(port.valid & ~mine),
+        ]
+        with m.If(read_model & free):
+            m.d.sync += mine.eq(1)
+        with m.Elif(port.valid):
+            m.d.sync += mine.eq(0)
+        m.d.sync += [
+            arriving.eq(Cat(read_activation, arriving)), refused.eq(read_model & ~free),
+            self.bus_r_valid.eq(read_register | (port.valid & mine) | refused | arriving[3]),
+        ]
         with m.If(read_register):
             m.d.sync += self.bus_r_data.eq(0)
             with m.Switch(register):

@@ -14,8 +14,9 @@ in the extract and length stages and have not moved their readers), so saving or
 needs no correction. A return costs the two codewords in flight.
 """
 
-from amaranth.hdl import Array, Cat, Const, Elaboratable, Module, Mux, Signal
+from amaranth.hdl import Array, Cat, Const, Elaboratable, Module, Mux, Signal, signed
 from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, flipped
 
 from .arch.config import AcceleratorConfig
@@ -24,6 +25,9 @@ from .blocks import BlockCounter
 from .fetch import FetchSignature
 
 __all__ = ["CodeTable", "Decoder"]
+
+PREFETCH = 5
+"""Words past the end of a sub-stream that are requested before its last codeword is decoded, at most, and one."""
 
 
 class CodeTable(wiring.Component):
@@ -37,8 +41,10 @@ class CodeTable(wiring.Component):
         Begin a new table, whose end-of-row symbol is ``eor``.
     count_valid, count : In
         Codewords of length 1, 2, ... in turn.
-    limits, offsets : Out
-        Concatenated from length 1: ``l + 1`` bits and 8 bits each.
+    limits : Out
+        Concatenated from length 1, ``l + 1`` bits each.
+    length, offset : In, Out(8)
+        What turns codewords of this length into symbols, modulo 256; a synchronous read.
     eor_code, eor_mask : Out
         The end-of-row codeword and the bits it takes, left-aligned.
     """
@@ -47,30 +53,41 @@ class CodeTable(wiring.Component):
         self.max_bits = max_bits
         super().__init__({
             "start": In(1), "eor": In(8), "count_valid": In(1), "count": In(9),
-            "limits": Out(sum(length + 1 for length in range(1, max_bits + 1))), "offsets": Out(8 * max_bits),
+            "limits": Out(sum(length + 1 for length in range(1, max_bits + 1))),
+            "length": In(4), "offset": Out(8),
             "eor_code": Out(max_bits), "eor_mask": Out(max_bits),
         })
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
         limits = [Signal(length + 1, name=f"limit{length}") for length in range(1, self.max_bits + 1)]
-        offsets = [Signal(8, name=f"offset{length}") for length in range(1, self.max_bits + 1)]
+        m.submodules.offsets = offsets = Memory(shape=8, depth=16, init=[])
+        write = offsets.write_port()
+        read = offsets.read_port()
         length = Signal(range(self.max_bits + 1))
         first = Signal(self.max_bits + 1)
         index = Signal(10)
         limit = Signal(self.max_bits + 1)
+        # Symbols from the first of this length to the end of row; negative when it has passed.
+        passed = Signal(signed(11))
+        distance = Signal(signed(11))
+        beyond = Signal(signed(12))
         m.d.comb += [
-            self.limits.eq(Cat(limits)), self.offsets.eq(Cat(offsets)), limit.eq(first + self.count),
+            self.limits.eq(Cat(limits)), limit.eq(first + self.count),
+            distance.eq(Mux(length == 0, self.eor, passed)), beyond.eq(distance - self.count),
+            write.addr.eq(length + 1), write.data.eq(index - first), write.en.eq(self.count_valid),
+            read.addr.eq(self.length), self.offset.eq(read.data), read.en.eq(1),
         ]
         with m.If(self.start):
             m.d.sync += [length.eq(0), first.eq(0), index.eq(0), self.eor_mask.eq(0)]
         with m.Elif(self.count_valid):
             for n in range(self.max_bits):
                 with m.If(length == n):
-                    m.d.sync += [limits[n].eq(limit), offsets[n].eq(index - first)]
+                    m.d.sync += limits[n].eq(limit)
             m.d.sync += [length.eq(length + 1), first.eq(limit << 1), index.eq(index + self.count)]
-            with m.If((index <= self.eor) & (index + self.count > self.eor)):
-                m.d.sync += [self.eor_code.eq(first + self.eor - index), self.eor_mask.eq(-1)]
+            m.d.sync += passed.eq(beyond)
+            with m.If((distance >= 0) & (beyond < 0)):
+                m.d.sync += [self.eor_code.eq(first + distance), self.eor_mask.eq(-1)]
             with m.Else():
                 m.d.sync += [self.eor_code.eq(self.eor_code << 1), self.eor_mask.eq(self.eor_mask << 1)]
         return m
@@ -194,11 +211,9 @@ class Decoder(wiring.Component):
         # Symbol: the codeword's low eight bits, right-aligned, plus the offset of its length.
         symbol = Signal(8)
         aligned = Const(0, 8)
-        base = Const(0, 8)
         for n in range(max_bits):
             aligned = aligned | (code[max_bits - n - 1:][:8] & onehot[n].replicate(8))
-            base = base | (table.offsets[8 * n:8 * n + 8] & onehot[n].replicate(8))
-        m.d.comb += symbol.eq(aligned + base)
+        m.d.comb += [table.length.eq(length), symbol.eq(aligned + table.offset)]
         row_end = Signal()
         go_on = Signal()
         proceed = Signal()
@@ -206,7 +221,7 @@ class Decoder(wiring.Component):
         rows_left = Signal(16)
         m.d.comb += [
             row_end.eq(symbol_valid & is_eor),
-            finish.eq(row_end & blocks.last & (rows_left == 0)),
+            finish.eq(row_end & blocks.last & (rows_left == 1)),
             proceed.eq(starting & reader_a.ready & reader_b.ready),
             go_on.eq(row_end & blocks.last & ~self.shared_row),
             save.eq(go_on | proceed),
@@ -239,16 +254,19 @@ class Decoder(wiring.Component):
         m.d.sync += level.eq(tail + symbol_valid)
 
         # Reading a few words past the end is the prefetch's right; decoding from there is an error.
-        m.d.sync += self.overrun.eq(
-            self.overrun | (running & ((reader_a.next_addr - self.end_a)[:self.addr_width] == 5)
-                            | running & ((reader_b.next_addr - self.end_b)[:self.addr_width] == 5)))
+        ends = (self.end_a, self.end_b)
+        for reader, end in zip(readers, ends, strict=True):
+            limit = Signal(self.addr_width)
+            m.d.sync += limit.eq(end + PREFETCH)
+            with m.If(running & ~starting & (reader.next_addr == limit)):
+                m.d.sync += self.overrun.eq(1)
         with m.If(invalid & running & ~restore & ~finish):
             m.d.sync += self.bad_codeword.eq(1)
         with m.If(finish | self.bad_codeword | self.overrun):
             m.d.sync += [running.eq(0), length_valid.eq(0), symbol_valid.eq(0)]
         with m.If(self.start):
             m.d.sync += [
-                running.eq(1), starting.eq(1), phase.eq(0), saved_phase.eq(0), rows_left.eq(self.rows - 1),
+                running.eq(1), starting.eq(1), phase.eq(0), saved_phase.eq(0), rows_left.eq(self.rows),
                 self.row.eq(0),
                 length_valid.eq(0), symbol_valid.eq(0),
             ]

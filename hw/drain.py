@@ -16,7 +16,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from .arch.config import AcceleratorConfig
-from .arch.image import PHASE_BITS, Flag
+from .arch.image import PHASE_BITS, SCALE_SHIFT_BITS, Flag
 from .blocks import BlockCounter
 from .expander import EOR_SPACING
 from .layer import LayerLayout
@@ -278,7 +278,7 @@ class Drain(wiring.Component):
         horner = Signal(signed(self.config.acc_width + 2))
         shifted = Signal(signed(self.config.acc_width + 3))
         term = Array(scale.terms[n] for n in range(4))[count[1:]]
-        amount = Signal(6)
+        amount = Signal(SCALE_SHIFT_BITS)
         next_count = Signal(3)
         shifted_valid = Signal()
         shifted_bank = Signal(self.config.lanes)
@@ -335,19 +335,19 @@ class Drain(wiring.Component):
             m.d.sync += self.w_data.eq(narrow)
 
         # Rows.
-        rows_left = Signal(16)
+        next_row = Signal(16)
         closing = Signal(2)
-        m.d.comb += self.row_done.eq(shifted_end)
+        m.d.comb += [self.row_done.eq(shifted_end), next_row.eq(self.row + 1)]
         m.d.sync += [
-            closing.eq(Cat(shifted_end & (rows_left == 0), closing)), self.layer_done.eq(closing[-1]),
+            closing.eq(Cat(shifted_end & (next_row == layer.rows), closing)), self.layer_done.eq(closing[-1]),
         ]
         with m.If(shifted_end):
             m.d.sync += [
-                rows_left.eq(rows_left - 1), self.row.eq(self.row + 1), base.eq(base + Mux(raw, RAW_BYTES, 1)),
+                self.row.eq(next_row), base.eq(base + Mux(raw, RAW_BYTES, 1)),
             ]
         with m.If(self.start):
             m.d.sync += [
-                rows_left.eq(layer.rows - 1), self.row.eq(0), base.eq(layer.out_base),
+                self.row.eq(0), base.eq(layer.out_base),
                 lane_x.eq(0), lane_y.eq(0),
             ]
         with m.If(self.clear):

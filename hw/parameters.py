@@ -6,7 +6,7 @@ from amaranth.hdl import Elaboratable, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, flipped
 
-from .arch.image import SCALE_EXTRA_MAX, SCALE_SHIFT_BITS, Flag
+from .arch.image import SCALE_EXTRA_AT, SCALE_EXTRA_MAX, SCALE_SHIFT_BITS, Flag
 from .fetch import FetchSignature
 from .layer import LayerLayout
 
@@ -32,7 +32,8 @@ class ScaleLayout(data.StructLayout):
     def __init__(self) -> None:
         term = data.StructLayout({"shift": 5, "neg": 1, "unused": 2})
         super().__init__({
-            "final_shift": SCALE_SHIFT_BITS, "extra": 2, "neg": 1, "unused": 7,
+            "final_shift": SCALE_SHIFT_BITS, "unused_shift": SCALE_EXTRA_AT - SCALE_SHIFT_BITS, "extra": 2,
+            "neg": 1, "unused": 7,
             "terms": data.ArrayLayout(term, SCALE_EXTRA_MAX + 1),
         })
 
@@ -105,7 +106,7 @@ class ParameterReader(wiring.Component):
                     with m.If(mem.valid):
                         m.d.sync += [words[n].eq(mem.data), state.eq(after)]
                         if n == 0:
-                            with m.If(mem.data[SCALE_SHIFT_BITS:SCALE_SHIFT_BITS + 2] != 0):
+                            with m.If(mem.data[SCALE_EXTRA_AT:SCALE_EXTRA_AT + 2] != 0):
                                 m.d.sync += state.eq(State.SCALE_0 + 1)
                         elif n == 1:
                             with m.If(self.scale.extra == SCALE_EXTRA_MAX):

@@ -199,13 +199,13 @@ class TapGenerator(wiring.Component):
         next_group = Signal(addr_width)
         m.d.comb += [
             next_row.eq(row_base + layer.in_row_step),
-            next_group.eq(Mux(group_left == 0, group_base + layer.group_step, group_base)),
+            next_group.eq(group_base + Mux(group_left == 1, layer.group_step, 0)),
         ]
         with m.If(stages[4][EOR]):
             with m.If(stages[4][ROW_LAST]):
                 m.d.sync += [
                     base.eq(next_group), row_base.eq(next_group), group_base.eq(next_group),
-                    group_left.eq(Mux(group_left == 0, layer.group_rows, group_left) - 1),
+                    group_left.eq(Mux(group_left == 1, layer.group_rows, group_left - 1)),
                 ]
             with m.Elif(blocks.last_x):
                 m.d.sync += [base.eq(next_row), row_base.eq(next_row)]
@@ -214,7 +214,7 @@ class TapGenerator(wiring.Component):
         with m.If(self.start):
             m.d.sync += [
                 base.eq(layer.in_base), row_base.eq(layer.in_base), group_base.eq(layer.in_base),
-                group_left.eq(layer.group_rows - 1),
+                group_left.eq(layer.group_rows),
                 # What idle cycles and an aborted layer left behind.
                 post.eq(0), channel.eq(0), step.eq(0), kernel_x.eq(0), kernel_y.eq(0),
             ]

@@ -6,12 +6,13 @@ Hardware, packer and documentation (``docs/image.md``) take every number from he
 import dataclasses
 import enum
 
-__all__ = ["DESCRIPTOR", "DESCRIPTOR_WORDS", "Flag", "OpKind", "MicroOp", "HEADER_WORDS", "MODEL_MAGIC"]
+__all__ = ["DESCRIPTOR", "DESCRIPTOR_WORDS", "Flag", "OpKind", "MicroOp", "HEADER_WORDS", "LAYERS_MAX", "MODEL_MAGIC"]
 
 MODEL_MAGIC = 0x5357
 """First word of the model memory ("SW"). The second is the number of layers, the third and fourth the number of
 words in use, low half first."""
 HEADER_WORDS = 4
+LAYERS_MAX = 255
 
 DESCRIPTOR_TAG = 0xD
 """Bits 15:12 of a descriptor's first word."""
@@ -120,7 +121,9 @@ class MicroOp:
         return self.kind | self.last << 2 | self.shift << 3 | self.pre << 7 | self.post << 13
 
 
-# Scale words (see docs/image.md): the first holds the final shift, the number of further scale terms and the first
-# term's sign; each word after it holds up to two further terms of 8 bits: bits 4:0 right shift before it, bit 5 sign.
-SCALE_SHIFT_BITS = 6
+# Scale words (see docs/image.md): the first holds the final shift (a bit unused), the number of further scale terms and
+# the first term's sign; each word after it holds up to two further terms of 8 bits: bits 4:0 right shift before
+# it, bit 5 sign.
+SCALE_SHIFT_BITS = 5
+SCALE_EXTRA_AT = 6
 SCALE_EXTRA_MAX = 3

@@ -31,7 +31,11 @@ async def tables_decode_every_codeword(dut: Any) -> None:
                 await bench.strobe(count_valid=1, count=count)
             await bench.step()
             limits = _fields(ports.get("limits"), [length + 1 for length in range(1, max_bits + 1)])
-            offsets = _fields(ports.get("offsets"), [8] * max_bits)
+            offsets = []
+            for length in range(1, max_bits + 1):
+                ports.put(length=length)
+                await bench.step()
+                offsets.append(ports.get("offset"))
             for symbol, text in enumerate(code.codewords):
                 # Any bits may follow the codeword.
                 rest = max_bits - len(text)

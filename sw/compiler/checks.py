@@ -4,7 +4,7 @@ import numpy as np
 
 from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import CapacityError, ModelError, UnsupportedError
-from ...hw.arch.image import COORDINATE_BITS, PHASE_BITS
+from ...hw.arch.image import COORDINATE_BITS, LAYERS_MAX, PHASE_BITS
 from ..network import Layer, QuantizedNetwork
 
 __all__ = ["check_layer", "check_network", "input_ranges"]
@@ -25,6 +25,8 @@ def check_network(network: QuantizedNetwork, config: AcceleratorConfig) -> None:
     """
     if not network.layers:
         raise ModelError("the network must have at least one layer, not 0; compress a network with layers")
+    if len(network.layers) > LAYERS_MAX:
+        raise CapacityError(f"a network has at most {LAYERS_MAX} layers, not {len(network.layers)}; fuse layers")
     truncate = network.max_shift - network.guard_bits
     if truncate != config.truncate:
         kept = config.max_shift - truncate

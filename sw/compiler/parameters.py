@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from ...hw.arch.errors import CapacityError, ImageError, ModelError
-from ...hw.arch.image import SCALE_EXTRA_MAX, SCALE_SHIFT_BITS, Flag
+from ...hw.arch.image import SCALE_EXTRA_AT, SCALE_EXTRA_MAX, SCALE_SHIFT_BITS, Flag
 from ..network import Layer
 
 __all__ = ["Parameters", "Scales", "pack_parameters", "parameter_shape"]
@@ -85,7 +85,7 @@ class Scales:
         terms = [int(step) | int(neg) << 5 for step, neg in
                  zip(self.step[channel, 1:1 + extra], self.negative[channel, 1:1 + extra], strict=True)]
         terms += [0] * (len(terms) % 2)
-        return [int(self.final[channel]) | extra << SCALE_SHIFT_BITS | int(self.negative[channel, 0]) << 8,
+        return [int(self.final[channel]) | extra << SCALE_EXTRA_AT | int(self.negative[channel, 0]) << 8,
                 *(low | high << 8 for low, high in zip(terms[::2], terms[1::2], strict=True))]
 
 
@@ -153,7 +153,7 @@ def parameter_shape(words: np.ndarray, flags: Flag, rows: int) -> tuple[np.ndarr
         if at >= words.size:
             raise ImageError(f"the parameters end at word {words.size}, before the scale of row {row}; "
                              f"compile the network again")
-        extra = int(words[at]) >> SCALE_SHIFT_BITS & SCALE_EXTRA_MAX
+        extra = int(words[at]) >> SCALE_EXTRA_AT & SCALE_EXTRA_MAX
         at += 1 + (extra + 1) // 2
         count[row] = 1 + extra
         if not shared:
