@@ -203,7 +203,8 @@ def corruption(config: AcceleratorConfig, networks: Sequence[QuantizedNetwork], 
     depth = config.weight_depth
     if not networks or len(networks) != len(inputs) or cases < 1 or depth & (depth - 1):
         raise ModelError(f"corruption needs networks with an input each, at least one case and a weight_depth that is "
-                         f"a power of two, not {len(networks)} networks, {len(inputs)} inputs, {cases} cases and {depth}")
+                         f"a power of two, not {len(networks)} networks, {len(inputs)} inputs, {cases} cases and "
+                         f"{depth}")
     rng = np.random.default_rng(seed)
     images: list[Image] = [compile_(network, config) for network in networks]
     data: dict[str, object] = {"images": len(images), "patience": PATIENCE}
