@@ -24,7 +24,7 @@ async def the_window_follows_the_position(dut: Any) -> None:
         start = rng.randrange(bench.config.weight_depth - 256)
         position = saved = 16 * start
         end = 16 * (start + 250)
-        saved_ready, must_be_ready = False, False
+        has_saved = saved_ready = must_be_ready = False
         await bench.strobe(start=1, start_addr=start)
         # The hold of the prefetch shows that nothing is fetched without leave.
         before = len(memory.requests)
@@ -45,12 +45,12 @@ async def the_window_follows_the_position(dut: Any) -> None:
                 assert ports.get("offset") == position % 16
                 length = rng.randint(1, longest)
                 take = int(position + length < end and bench.chance(0.8))
-            if bench.chance(0.1):
+            if has_saved and bench.chance(0.1):
                 restore = 1
             elif bench.chance(0.1):
                 save = 1
             if save:
-                saved, saved_ready = position, ready
+                saved, saved_ready, has_saved = position, ready, True
             must_be_ready = bool(restore) and saved_ready
             position = saved if restore else position + length * take
             ports.put(take=take, length=length, save=save, restore=restore)
