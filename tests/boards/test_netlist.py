@@ -147,7 +147,7 @@ def test_route_reports_clock_and_utilization() -> None:
     assert not dataclasses.replace(routed, target_mhz=500.0).met
 
 
-@pytest.mark.slow
+@pytest.mark.regress
 def test_what_cannot_be_placed_is_named(tmp_path: Path) -> None:
     class ManyRegisters(wiring.Component):
         a: In(1)
