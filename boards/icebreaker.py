@@ -24,5 +24,7 @@ def _platform() -> Any:
 
 BOARD = Board(
     name="icebreaker", title="1BitSquared iCEBreaker (iCE40UP5K)", device=DEVICES["up5k"],
-    config=AcceleratorConfig(lanes_y=2, lanes_x=2, weight_depth=65536, weight_memory="spram", act_depth=2048),
+    # Narrower than the default wherever that saves logic cells: the device has 5,280.
+    config=AcceleratorConfig(lanes_y=2, lanes_x=2, weight_depth=65536, weight_memory="spram", act_depth=1024,
+                             acc_width=20, max_code_bits=9, map_bits=6, kernel_max=16),
     clock_mhz=12.0, platform=_platform, pins="PMOD1A: 1 cs (active low), 2 mosi, 3 miso, 4 sclk")
