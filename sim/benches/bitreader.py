@@ -56,7 +56,7 @@ async def the_window_follows_the_position(dut: Any) -> None:
             ports.put(take=take, length=length, save=save, restore=restore)
             await bench.step()
         ports.put(take=0, save=0, restore=0, enable=0)
-        assert memory.requests[before] == start, "the first word is fetched first"
+        assert memory.requests[before:before + 1] == [start], "the first word is fetched first"
 
 
 @cocotb.test()

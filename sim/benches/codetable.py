@@ -40,7 +40,9 @@ async def tables_decode_every_codeword(dut: Any) -> None:
                 # Any bits may follow the codeword.
                 rest = max_bits - len(text)
                 window = int(text, 2) << rest | bench.rng.getrandbits(rest)
-                length = next(n for n in range(1, max_bits + 1) if window >> max_bits - n < limits[n - 1])
+                fits = [n for n in range(1, max_bits + 1) if window >> max_bits - n < limits[n - 1]]
+                assert fits, f"{code}: codeword {text} of {symbol} is below no limit"
+                length = fits[0]
                 found = (window >> max_bits - length) + offsets[length - 1] & 0xFF
                 assert (length, found) == (len(text), symbol), f"{code}: codeword {text} of {symbol} gives {found}"
             if code.gap:
