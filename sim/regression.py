@@ -46,6 +46,8 @@ class RegressionResult:
     ----------
     networks, images, layers, values : int
         What was run; layers are counted once a network, values once a comparison.
+    layer_cycles : tuple of tuple of int
+        Clock cycles of each layer of each network, on its first image.
     build_seconds, seconds : float
         Wall-clock time of the model's build (0 when it was cached) and of the simulation.
     """
@@ -54,6 +56,7 @@ class RegressionResult:
     images: int
     layers: int
     values: int
+    layer_cycles: tuple[tuple[int, ...], ...]
     build_seconds: float
     seconds: float
 
@@ -99,7 +102,9 @@ def regression(config: AcceleratorConfig, cases: Sequence[RegressionCase], *, si
         data.update({f"expected_{number}_{at}": values.astype(np.int64) for at, values in enumerate(expected.values())})
     model = build(accelerator_model_spec(images[0]), on=simulator)
     result = run(model, "shiftwright.sim.benches.regression", data=data, seed=seed, timeout=timeout)
+    ends = np.cumsum([len(case.network.layers) for case in cases])[:-1]
     return RegressionResult(
         networks=len(cases), images=sum(len(case.inputs) for case in cases),
         layers=sum(len(case.network.layers) for case in cases), values=int(result.data["compared"]),
+        layer_cycles=tuple(tuple(part.tolist()) for part in np.split(result.data["layer_cycles"], ends)),
         build_seconds=model.seconds, seconds=result.seconds)

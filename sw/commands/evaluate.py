@@ -82,10 +82,10 @@ def _evaluate_network(file: Path, dataset: Any, board: str | None, config: Path 
 
 def _evaluate_image(file: Path, dataset: Any) -> dict[str, Any]:
     from ...sim import interpreter
-    from ..compiler.cycles import predict
+    from ..compiler.cycles import predict, run_cycles
     from ..image import Image
 
     program = interpreter.read_image(file)
-    cycles = sum(layer.total for layer in predict(Image.load(file)))
+    cycles = run_cycles(predict(Image.load(file)))
     return {"model": "image interpreter", "accuracy": round(interpreter.accuracy(program, dataset), 6),
             "lanes": program.config.name, "image_bytes": file.stat().st_size, "predicted_cycles": cycles}

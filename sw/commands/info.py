@@ -58,7 +58,7 @@ def _configuration(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 def _image(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     from ...hw.arch.config import AcceleratorConfig
-    from ..compiler.cycles import predict
+    from ..compiler.cycles import predict, run_cycles
     from ..image import Image
 
     image = Image.load(file)
@@ -79,7 +79,7 @@ def _image(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return {"kind": "image", "lanes": image.config.name, "fingerprint": f"0x{image.config.fingerprint:08x}",
             "configuration": changed or "default", "input": tensor(image.input),
             "output": tensor(image.output), "bytes": file.stat().st_size,
-            "model_words": int(image.words.size), "predicted_cycles": sum(layer.total for layer in cycles)}, layers
+            "model_words": int(image.words.size), "predicted_cycles": run_cycles(cycles)}, layers
 
 
 def _tensors(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -12,7 +12,7 @@ from ..codec.alphabet import EncodedLayer, encode_layer, shared_row
 from ..image import Image
 from ..network import Layer, QuantizedNetwork
 from .checks import check_network, input_ranges
-from .cycles import LayerCycles, layer_cycles, pixel_cycles_of, watchdog
+from .cycles import LayerCycles, RowWork, layer_cycles, pixel_cycles_of, run_cycles, watchdog
 from .descriptor import SECTIONS, pack_descriptor, pack_header
 from .memory import Allocation, allocate
 from .parameters import Scales, pack_parameters, parameter_shape
@@ -108,7 +108,7 @@ class Compilation:
     @property
     def cycles(self) -> int:
         """Predicted cycles of one inference."""
-        return sum(layer.cycles.total for layer in self.layers)
+        return run_cycles(layer.cycles for layer in self.layers)
 
     @property
     def overhead(self) -> int:
@@ -173,9 +173,11 @@ def _compile_layer(layer: Layer, x_range: tuple[int, int], memory: Allocation,
     proof = prove(layer, x_range, scales, config)
     encoded = _encode(layer, config)
     dictionary = dictionary_words(encoded.entries)
-    operations = np.broadcast_to(encoded.cycles_per_row, layer.target.channels)
+    work = RowWork.of(encoded.symbols, encoded.row_lengths, code_lengths=encoded.lengths,
+                      entry_sizes=np.array([len(entry) for entry in encoded.entries]))
     cycles = layer_cycles(config, kernel=layer.kernel, dict_words=dictionary.size, out=layer.target.shape[1:],
-                          row_operations=operations, pixel_cycles=pixel_cycles_of(scales.count, layer.raw),
+                          work=work, shared_row=layer.op != "conv",
+                          pixel_cycles=pixel_cycles_of(scales.count, layer.raw),
                           row_words=parameter_shape(parameters.words, parameters.flags, layer.target.channels)[1])
     flags = parameters.flags
     for flag, on in ((Flag.MAX, layer.op == "maxpool"), (Flag.X_SIGNED, layer.source.signed), (Flag.RAW, layer.raw),

@@ -81,7 +81,8 @@ def test_cycles_are_predicted_alike_from_image_and_compiler(seed: int) -> None:
     for number, config in configurations(seed, 30):
         result = compile_detailed(random_network(number, config), config)
         assert predict(Image.from_bytes(result.image.to_bytes())) == tuple(layer.cycles for layer in result.layers)
-        assert result.cycles == sum(layer.cycles.load + layer.cycles.compute for layer in result.layers)
+        layers = sum(layer.cycles.load + layer.cycles.compute for layer in result.layers)
+        assert layers < result.cycles < layers + 16
 
 
 def test_watchdog_leaves_room(seed: int) -> None:
