@@ -115,7 +115,7 @@ def scaled(layer: Layer, shifts: tuple[int, ...], shift: int) -> Layer:
     ((0, 2, 2), 4, r"exponents from 0 that rise by 1 to 31, not \[0, 2, 2\]"),
     ((0, 32), 40, r"exponents from 0 that rise by 1 to 31, not \[0, 32\]"),
     ((0, 4), 4, "has shift 4, which must be above its greatest exponent 4"),
-    ((0,), -1, "has shift -1, which must be"), ((0,), 64, "at most 63"),
+    ((0,), -1, "has shift -1, which must be"), ((0,), 32, "at most 31"),
 ])
 def test_scale_that_breaks_a_rule_is_refused(rng: np.random.Generator, shifts: tuple[int, ...], shift: int,
                                              message: str) -> None:
