@@ -23,7 +23,7 @@ COMMANDS = {
     "compress": "Compress a trained network to power-of-two weights.",
     "compile": "Compile a compressed network to an image.",
     "evaluate": "Accuracy of the integer golden model, size and cycles.",
-    "generate": "Write the accelerator's Verilog, constraints and manifest.",
+    "generate": "Write the accelerator's Verilog and manifest.",
     "build": "Build a bitstream; report utilization and clock.",
     "simulate": "Simulate the RTL against the golden model, bit for bit.",
     "info": "Describe any Shiftwright file.",

@@ -1,0 +1,145 @@
+"""Renew what the documents take from the program: options of commands and recipes, configurations, boards, operators.
+
+A document asks for a part with a pair of comment lines, between which this script writes::
+
+    <!-- made:commands -->
+    <!-- /made -->
+
+Figures of benchmarks are another matter: ``benchmarks/summary.py``.
+"""
+
+import argparse
+import dataclasses
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import click
+
+from shiftwright.boards import registry
+from shiftwright.hw.arch.config import AcceleratorConfig
+from shiftwright.sw.cli import COMMANDS, cli
+from shiftwright.sw.compress.bqnet import BQNet
+from shiftwright.sw.frontend import operators
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = ("README.md", "docs/*.md")
+PART = re.compile(r"(?P<open><!-- made:(?P<name>[\w-]+) -->\n).*?(?P<close><!-- /made -->)", re.DOTALL)
+COMMON = ("json", "seed", "help")
+"""Options of every command."""
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+def _paragraphs(text: str) -> str:
+    """Click's help text: paragraphs, of which those that begin with a backspace keep their lines."""
+    blocks = []
+    for block in inspect.cleandoc(text).split("\n\n"):
+        if block.startswith("\b\n"):
+            lines = block.splitlines()[1:]
+            title, kept = lines[0], textwrap.dedent("\n".join(lines[1:]))
+            blocks.append(f"{title.rstrip()}\n\n```{'sh' if title.startswith('Example') else 'text'}\n{kept}\n```")
+        else:
+            blocks.append("\n".join(textwrap.wrap(" ".join(block.split()), 120)))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _option(param: click.Option) -> tuple[str, str, str]:
+    flags = ", ".join(f"`{flag}`" for flag in param.opts)
+    kind = "N" if isinstance(param.type, click.IntRange) else param.type.name.upper()
+    value = "" if param.is_flag else f" {param.metavar or kind}"
+    if isinstance(param.type, click.Choice):
+        value = f" {' or '.join(map(str, param.type.choices))}"
+    shown = "required" if param.required else f"`{param.default}`" if param.show_default else ""
+    return flags + value, shown, (param.help or "").removesuffix(".")
+
+
+def commands() -> str:
+    """A section for each subcommand: usage, help text, options."""
+    parts = []
+    for name in COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        options = [param for param in command.params if isinstance(param, click.Option) and param.name
+                   and param.name.removeprefix("_") not in COMMON]
+        arguments = [param for param in command.params if isinstance(param, click.Argument)]
+        words = " ".join(str(each.metavar or (each.name or "").upper()) if each.required
+                         else f"[{each.metavar or (each.name or '').upper()}]" for each in arguments)
+        usage = f"shiftwright {name} [OPTIONS] {words}".rstrip()
+        table = "\n" + _table(("option", "default", "meaning"), [_option(option) for option in options])
+        parts.append(f"## {name}\n\n```text\n{usage}\n```\n\n{_paragraphs(command.help or '')}"
+                     f"{table if options else ''}")
+    return "\n" + "\n".join(parts) + "\n"
+
+
+def _parameters(kind: type) -> str:
+    """The parameters of a dataclass: name, default, and what its numpydoc docstring says."""
+    text = inspect.cleandoc(kind.__doc__ or "")
+    section = re.search(r"^Parameters\n-+\n(.*?)(?:\n\n|\Z)", text, re.DOTALL | re.MULTILINE)
+    assert section is not None, kind
+    meanings: dict[str, str] = {}
+    for entry in re.finditer(r"^(?P<names>[\w, ]+) : .*\n(?P<text>(?:    .*\n?)+)", section[1] + "\n", re.MULTILINE):
+        said = " ".join(entry["text"].split()).replace("``", "`").removesuffix(".")
+        meanings.update(dict.fromkeys((name.strip() for name in entry["names"].split(",")), said))
+    rows = []
+    for field in dataclasses.fields(kind):
+        default = field.default_factory() if callable(field.default_factory) else field.default
+        rows.append((f"`{field.name}`", f"`{default}`", meanings[field.name]))
+    return _table(("option", "default", "meaning"), rows)
+
+
+def boards() -> str:
+    """Every board with what differs from the default configuration."""
+    rows = []
+    for name in registry.names():
+        board = registry.get(name)
+        default = AcceleratorConfig().to_dict()
+        changed = ", ".join(f"`{key} = {value}`" for key, value in board.config.to_dict().items()
+                            if value != default[key])
+        rows.append((f"`{name}`", board.device.title, f"{board.clock_mhz:g} MHz", changed, board.pins))
+    return _table(("board", "device", "clock", "configuration, where not the default", "serial port"), rows)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "commands": commands,
+    "bqnet": lambda: _parameters(BQNet),
+    "configuration": lambda: _parameters(AcceleratorConfig),
+    "boards": boards,
+    "operators": operators.markdown,
+}
+
+
+def renew(text: str) -> str:
+    """The document with all its parts made anew; an unknown part is an error."""
+    def replacement(match: re.Match[str]) -> str:
+        if match["name"] not in PARTS:
+            raise SystemExit(f"unknown part {match['name']!r}; known are {', '.join(PARTS)}")
+        return match["open"] + PARTS[match["name"]]() + match["close"]
+
+    return PART.sub(replacement, text)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the documents; with ``--check`` only tell (exit code 1) whether they are up to date."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; fail when something is out of date")
+    check = parser.parse_args(argv).check
+    stale = []
+    for path in sorted(path for pattern in DOCUMENTS for path in ROOT.glob(pattern)):
+        text = path.read_text()
+        if (wanted := renew(text)) != text:
+            stale.append(path)
+            sys.stdout.write(f"{'out of date' if check else 'written'}: {path.relative_to(ROOT)}\n")
+            if not check:
+                path.write_text(wanted)
+    return 1 if stale and check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
