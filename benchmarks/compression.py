@@ -29,6 +29,7 @@ from shiftwright.sw.compiler.compile import compile_
 from shiftwright.sw.compress import compress
 from shiftwright.sw.compress.recipe import Recipe, load_recipe
 from shiftwright.sw.data import load
+from shiftwright.sw.network import QuantizedNetwork
 from shiftwright.sw.zoo import network_info
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,19 +83,29 @@ def configuration(recipe: Recipe) -> AcceleratorConfig:
     return AcceleratorConfig(weight_depth=1 << 17, guard_bits=getattr(recipe, "guard_bits", None))
 
 
+def compressed(name: str, recipe_name: str, options: argparse.Namespace) -> QuantizedNetwork:
+    """Compress a trained network by a recipe of ``examples/``, measure its accuracy, keep it in the build folder."""
+    checkpoint = float_network(name, options)
+    images, test = (load(checkpoint.dataset, split=split, data_dir=options.data_dir) for split in ("train", "test"))
+    print(f"compress {name} by {recipe_name}", file=sys.stderr)
+    network = compress(checkpoint.module, recipe_of(recipe_name), images, seed=options.seed, progress=show)
+    network = dataclasses.replace(network, metadata={
+        **network.metadata, "network": name, "dataset": checkpoint.dataset, "test_images": len(test),
+        "float_accuracy": checkpoint.float_accuracy, "accuracy": golden.accuracy(network, test)})
+    network.save(BUILD / f"{name}.{recipe_name}.swc")
+    return network
+
+
+def recipe_of(name: str) -> Recipe:
+    """A recipe of ``examples/``."""
+    return load_recipe(file=ROOT / "examples" / f"{name}.toml")
+
+
 def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     """Run a case; the full result."""
     start, cpu = time.perf_counter(), time.process_time()
-    checkpoint = float_network(case.network, options)
-    images, test = (load(checkpoint.dataset, split=split, data_dir=options.data_dir) for split in ("train", "test"))
-    print(f"compress {case.network} by {case.recipe}", file=sys.stderr)
-    recipe = load_recipe(file=ROOT / "examples" / f"{case.recipe}.toml")
-    network = compress(checkpoint.module, recipe, images, seed=options.seed, progress=show)
-    accuracy = golden.accuracy(network, test)
-    network = dataclasses.replace(network, metadata={
-        **network.metadata, "network": case.network, "float_accuracy": checkpoint.float_accuracy, "accuracy": accuracy})
-    image = compile_(network, configuration(recipe))
-    network.save(BUILD / f"{case.network}.{case.recipe}.swc")
+    network = compressed(case.network, case.recipe, options)
+    image = compile_(network, configuration(recipe_of(case.recipe)))
     image.save(BUILD / f"{case.network}.{case.recipe}.swi")
     size = len(image.to_bytes())
     return {
@@ -107,12 +118,12 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
         "wall_seconds": round(time.perf_counter() - start, 1),
         "cpu_seconds": round(time.process_time() - cpu, 1),
         "options": network.metadata["options"],
-        "dataset": checkpoint.dataset,
-        "test_images": len(test),
+        "dataset": network.metadata["dataset"],
+        "test_images": network.metadata["test_images"],
         "parameters": network.parameters,
         "figures": {
-            "float_accuracy": checkpoint.float_accuracy, "accuracy": accuracy, "bytes": size,
-            "ratio": round(4 * network.parameters / size, 4),
+            "float_accuracy": network.metadata["float_accuracy"], "accuracy": network.metadata["accuracy"],
+            "bytes": size, "ratio": round(4 * network.parameters / size, 4),
             "bits_per_weight": round(8 * size / network.parameters, 4), "seed": options.seed},
     }
 
