@@ -211,7 +211,8 @@ def predict(image: "Image") -> tuple[LayerCycles, ...]:
         found.append(layer_cycles(
             image.config, kernel=layer.kernel, dict_words=layer.fields["dict_words"],
             out=(layer.fields["out_h"], layer.fields["out_w"]), work=_row_work(layer),
-            shared_row=Flag.SHARED_ROW in layer.flags, pixel_cycles=pixel_cycles_of(count, Flag.RAW in layer.flags), row_words=row_words))
+            shared_row=Flag.SHARED_ROW in layer.flags,
+            pixel_cycles=pixel_cycles_of(count, Flag.RAW in layer.flags), row_words=row_words))
     return tuple(found)
 
 

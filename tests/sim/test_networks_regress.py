@@ -11,8 +11,8 @@ from tests.networks import random_images, random_network
 
 NETWORKS = 30
 LONG = 500
-"""Cycles from which a layer is held to TOLERANCE, if its row passes are long as well; in shorter ones a few cycles are a
-few per cent."""
+"""Cycles from which a layer is held to TOLERANCE, if its row passes are long as well: where they are short,
+a few cycles are a few per cent."""
 LONG_PASS = 16
 """Micro-operations of a row pass, on average."""
 TOLERANCE = 0.02
