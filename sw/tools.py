@@ -182,9 +182,10 @@ def tool_env(base: dict[str, str] | None = None) -> dict[str, str]:
 @contextmanager
 def using_tools() -> Iterator[None]:
     """Make :func:`tool_env` the environment of this process for a while: for libraries that read ``os.environ``."""
-    before = dict(os.environ)
-    os.environ.update(tool_env())
+    before, inside = dict(os.environ), tool_env()
     try:
+        os.environ.clear()
+        os.environ.update(inside)
         yield
     finally:
         os.environ.clear()
