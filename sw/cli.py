@@ -172,8 +172,9 @@ def main(argv: list[str] | None = None) -> int:
 def _explain(error: Exception) -> int:
     if isinstance(error, ShiftwrightError):
         return _fail(str(error), error.exit_code)
-    if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] != "shiftwright":
-        return _fail(f"the Python package {error.name!r} is missing; install Shiftwright with its extras: "
+    package = (error.name or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if package not in ("", "shiftwright"):
+        return _fail(f"the Python package {package!r} is missing; install Shiftwright with its extras: "
                      f"pip install 'shiftwright[all]'", ToolError.exit_code)
     text = " ".join(str(error).split()) or "no message"
     return _fail(f"internal error: {type(error).__name__}: {text}; this is a defect of Shiftwright: run the command "

@@ -135,7 +135,10 @@ class AcceleratorConfig:
         for name in values:
             if name not in known:
                 raise ConfigError(f"{source}: unknown parameter {name!r}; known are {', '.join(sorted(known))}")
-        return cls(**values)  # type: ignore[arg-type]
+        try:
+            return cls(**values)  # type: ignore[arg-type]
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {error}") from None
 
     @classmethod
     def from_toml(cls, path: str | Path) -> "AcceleratorConfig":
@@ -147,4 +150,7 @@ class AcceleratorConfig:
             raise ConfigError(f"{path}: can't read the configuration: {error.strerror}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: not a TOML file: {error}") from None
-        return cls.from_dict(values.get("accelerator", values), source=str(path))
+        table = values.get("accelerator", values)
+        if not isinstance(table, dict):
+            raise ConfigError(f"{path}: 'accelerator' must be a table, [accelerator], not {table!r}")
+        return cls.from_dict(table, source=str(path))

@@ -138,6 +138,10 @@ def read_image(image: bytes | str | Path) -> Program:
             image = path.read_bytes()
         except OSError as error:
             raise ImageError(f"{path}: can't read the image: {error.strerror or error}") from None
+        try:
+            return read_image(image)
+        except ImageError as error:
+            raise ImageError(f"{path}: {error}") from None
     sections, fingerprint = _read_sections(image)
     config = _read_config(sections[b"CONF"], fingerprint)
     tensors = sections[b"TENS"]

@@ -33,12 +33,13 @@ def command(ctx: click.Context, output: Path, board: str, images: int, simulator
     """
     from ...boards.registry import get
     from ...hw.generate import generate
-    from ...sim import golden
+    from ...sim import golden, simulators
     from ...sim.simulate import simulate
     from .. import train, zoo
     from ..compiler.compile import compile_detailed
     from ..compress.api import compress
     from ..data import load
+    from ..tools import require
 
     options = ctx.obj or {}
     seed, quiet = int(options.get("seed", 0)), bool(options.get("json"))
@@ -53,6 +54,9 @@ def command(ctx: click.Context, output: Path, board: str, images: int, simulator
         seconds[name] = round(time.perf_counter() - start, 1)
 
     config = get(board).config
+    # What is missing must show before minutes of work, and leave nothing half-done.
+    require("yosys")
+    simulators.simulator(simulator).version()
     train_data, test_data = load("digits", split="train"), load("digits", split="test")
     with step("train", "1/5 train the digits network in float"):
         module, float_accuracy = train.train("digits", train_data, test=test_data, seed=seed)

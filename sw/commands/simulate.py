@@ -7,6 +7,7 @@ import click
 
 from ...hw.arch.errors import ModelError, UnsupportedError
 from ..cli import emit
+from ._describe import configuration
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +24,9 @@ PIXEL_SCALE = 256.0
               help="The first N test images.")
 @click.option("--network", type=click.Path(path_type=Path), metavar="FILE.swc",
               help="Compressed network that the image was compiled from (default: the .swc of the same name, if any).")
+@click.option("--board", metavar="NAME", help="Insist on the accelerator of this board (default: the image's own).")
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml",
+              help="Insist on the accelerator that this file describes.")
 @click.option("--simulator", type=click.Choice(["verilator", "icarus"]), default="verilator", show_default=True,
               help="icarus knows undefined values, and is some hundred times slower.")
 @click.option("--netlist", is_flag=True,
@@ -34,13 +38,15 @@ PIXEL_SCALE = 256.0
               help="End the simulation after this time.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder that is searched first for the data set.")
 @click.pass_context
-def command(ctx: click.Context, image: Path, data: str, images: int, network: Path | None, simulator: str,
-            netlist: bool, output_only: bool, waves: Path | None, timeout: float, data_dir: Path | None) -> None:
+def command(ctx: click.Context, image: Path, data: str, images: int, network: Path | None, board: str | None,
+            config: Path | None, simulator: str, netlist: bool, output_only: bool, waves: Path | None, timeout: float,
+            data_dir: Path | None) -> None:
     """Run test images on the simulated accelerator and compare every layer's output with the golden model.
 
-    The accelerator is generated for the configuration in the image. The reference is PyTorch's integer golden model on
-    the compressed network (--network, or the .swc next to the image); without one it is the image interpreter, which
-    reads the same image, so that a wrong compilation would go unseen: the report says which of the two it was.
+    The accelerator is generated for the configuration in the image; an image for another one than --board or --config
+    name is refused. The reference is PyTorch's integer golden model on the compressed network (--network, or the .swc
+    next to the image); without one it is the image interpreter, which reads the same image, so that a wrong compilation
+    would go unseen: the report says which of the two it was.
 
     The first use of a configuration builds its simulation model (up to a minute); models are kept in the cache folder.
 
@@ -60,6 +66,8 @@ def command(ctx: click.Context, image: Path, data: str, images: int, network: Pa
     if netlist:
         raise UnsupportedError("--netlist: the netlist can't be simulated yet; leave it out to simulate the RTL")
     loaded = Image.load(image)
+    if board is not None or config is not None:
+        loaded.check_config(configuration(board, config))
     if network is None and image.with_suffix(".swc").is_file():
         network = image.with_suffix(".swc")
     dataset = load(data, split="test", data_dir=data_dir).take(images)
