@@ -1,0 +1,145 @@
+"""The main job from end to end: the demo, its steps one by one, and LeNet-5 on the simulated accelerator."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shiftwright.boards.registry import get
+from shiftwright.hw.arch.errors import DataError
+from shiftwright.sim.runner import build
+from shiftwright.sim.simulate import accelerator_model_spec, simulate
+from shiftwright.sw.compiler.compile import compile_, compile_detailed
+from tests.networks import random_network
+
+BOARD = "ulx3s-85f"
+IMAGES = 16
+FILES = ("digits.safetensors", "digits.swc", "digits.swi", "accelerator.v", "accelerator.vlt", "accelerator.json")
+
+
+class Spent:
+    """Processor seconds of this process and of the children that it waited for."""
+
+    seconds = 0.0
+
+
+@contextmanager
+def processor_time() -> Iterator[Spent]:
+    """Measure processor time, which other programs on the machine change little."""
+    def now() -> float:
+        usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+    spent, before = Spent(), now()
+    yield spent
+    spent.seconds = now() - before
+
+
+def run(*arguments: object, cwd: Path, **variables: str) -> str:
+    """Standard output of the command line in a process of its own, which must succeed."""
+    done = subprocess.run([sys.executable, "-m", "shiftwright.sw.cli", *map(str, arguments)], cwd=cwd,
+                          env=os.environ | variables, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path, float]:
+    """What the demo printed, its folder, and its processor seconds."""
+    folder = tmp_path_factory.mktemp("demo")
+    with processor_time() as spent:
+        out = run("demo", "--json", "-o", "made", "--images", IMAGES, cwd=folder)
+    return json.loads(out), folder / "made", spent.seconds
+
+
+@pytest.mark.slow
+def test_demo(demo: tuple[dict[str, Any], Path, float]) -> None:
+    result, folder, seconds = demo
+    assert seconds < 2 * 90, f"{seconds:.0f} processor seconds are more than 90 s on two cores"
+    assert set(FILES) <= {path.name for path in folder.iterdir()}
+    assert result["images"] == IMAGES
+    assert result["comparison"].startswith(f"bit-exact: {IMAGES} of {IMAGES} images, 4 of 4 layers (")
+    assert 0.95 <= result["float_accuracy"] <= 1 and 0.95 <= result["integer_accuracy"] <= 1
+    assert result["image_bytes"] == (folder / "digits.swi").stat().st_size
+    assert 1 < result["bits_per_weight"] < 8 and result["compression_ratio"] > 4
+    assert result["predicted_cycles"] == pytest.approx(result["simulated_cycles"], rel=0.02)
+
+
+@pytest.mark.slow
+def test_the_steps_make_the_image_of_the_demo(demo: tuple[dict[str, Any], Path, float], tmp_path: Path,
+                                              shiftwright: Callable[..., Any]) -> None:
+    """The same seed gives the same bytes, in another process and by other commands."""
+    result, folder, _ = demo
+    commands = (("train", "digits", "-o", tmp_path / "d.safetensors"),
+                ("compress", tmp_path / "d.safetensors", "--recipe", "bqnet", "-o", tmp_path / "d.swc"),
+                ("compile", tmp_path / "d.swc", "--board", BOARD, "-o", tmp_path / "d.swi"))
+    for command in commands:
+        done = shiftwright(*command, "--json", "--seed", 0)
+        assert done.code == 0, done.err
+    assert (tmp_path / "d.swi").read_bytes() == (folder / "digits.swi").read_bytes()
+    for name in ("digits.swc", "digits.swi"):
+        found = json.loads(shiftwright("evaluate", folder / name, "--data", "digits", "--json").out)
+        assert found["accuracy"] == pytest.approx(result["integer_accuracy"], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_generate_twice_gives_the_same_bytes_whatever_the_network(demo: tuple[dict[str, Any], Path, float],
+                                                                  tmp_path: Path) -> None:
+    _, folder, _ = demo
+    for number in ("1", "2"):
+        (tmp_path / number).mkdir()
+        run("generate", "--board", BOARD, "-o", "rtl", cwd=tmp_path / number, PYTHONHASHSEED=number)
+    for name in ("accelerator.v", "accelerator.vlt", "accelerator.json"):
+        first, second = ((tmp_path / number / "rtl" / name).read_bytes() for number in ("1", "2"))
+        # No network took part in the first two, the digits in the third.
+        assert first == second == (folder / name).read_bytes()
+
+
+def test_the_simulated_verilog_does_not_depend_on_the_network(seed: int) -> None:
+    config = get(BOARD).config.replace(lanes_y=1, lanes_x=2, act_depth=4096)
+    images = [compile_(random_network(seed + number, config), config) for number in range(2)]
+    assert not np.array_equal(images[0].words, images[1].words)
+    assert accelerator_model_spec(images[0]).sources == accelerator_model_spec(images[1]).sources
+
+
+@pytest.mark.regress
+def test_lenet5_on_the_accelerator(seed: int) -> None:
+    import torch
+
+    from shiftwright.sim import golden
+    from shiftwright.sw import train
+    from shiftwright.sw.compress import compress
+    from shiftwright.sw.compress.bqnet import BQNet
+    from shiftwright.sw.data import load
+
+    try:
+        data, test = load("mnist", split="train").take(12_000), load("mnist", split="test")
+    except DataError as error:
+        pytest.skip(f"needs MNIST: {error}")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        module, _ = train.train("lenet5", data, test=test.take(1000), epochs=1, seed=seed)
+        network = compress(module, BQNet(epochs=1), data, seed=seed)
+        # A network that learned something; tests/sw/compress/test_mnist.py holds what longer training reaches.
+        assert golden.accuracy(network, test.take(1000)) > 0.9
+    finally:
+        torch.set_num_threads(threads)
+    compilation = compile_detailed(network, get(BOARD).config)
+    inputs = network.quantize_input(test.images[:10] / 256.0)
+    expected = golden.run(network, inputs, layers=True)
+    build(accelerator_model_spec(compilation.image))
+    with processor_time() as spent:
+        found = simulate(compilation.image, inputs, expected=expected, seed=seed)
+    assert (found.images, len(found.layers)) == (10, 6)
+    assert found.values == sum(output.size for output in expected.values())
+    assert spent.seconds < 60, f"{spent.seconds:.0f} processor seconds for 10 images"
+    assert compilation.cycles == pytest.approx(np.mean(found.cycles), rel=0.02)
