@@ -51,56 +51,45 @@ def run(*arguments: object, cwd: Path, **variables: str) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path, float]:
-    """What the demo printed, its folder, and its processor seconds."""
-    folder = tmp_path_factory.mktemp("demo")
-    with processor_time() as spent:
-        out = run("demo", "--json", "-o", "made", "--images", IMAGES, cwd=folder)
-    return json.loads(out), folder / "made", spent.seconds
-
-
 @pytest.mark.slow
-def test_demo(demo: tuple[dict[str, Any], Path, float]) -> None:
-    result, folder, seconds = demo
-    assert seconds < 2 * 90, f"{seconds:.0f} processor seconds are more than 90 s on two cores"
-    assert set(FILES) <= {path.name for path in folder.iterdir()}
+def test_demo(tmp_path: Path, shiftwright: Callable[..., Any]) -> None:
+    """One test, since pytest-xdist would run the demo anew in each worker."""
+    with processor_time() as spent:
+        out = run("demo", "--json", "-o", "made", "--images", IMAGES, cwd=tmp_path)
+    assert spent.seconds < 2 * 90, f"{spent.seconds:.0f} processor seconds are more than 90 s on two cores"
+    result, made = json.loads(out), tmp_path / "made"
+    assert set(FILES) == {path.name for path in made.iterdir()}
     assert result["images"] == IMAGES
     assert result["comparison"].startswith(f"bit-exact: {IMAGES} of {IMAGES} images, 4 of 4 layers (")
     assert 0.95 <= result["float_accuracy"] <= 1 and 0.95 <= result["integer_accuracy"] <= 1
-    assert result["image_bytes"] == (folder / "digits.swi").stat().st_size
+    assert result["image_bytes"] == (made / "digits.swi").stat().st_size
     assert 1 < result["bits_per_weight"] < 8 and result["compression_ratio"] > 4
     assert result["predicted_cycles"] == pytest.approx(result["simulated_cycles"], rel=0.02)
+    for name in ("digits.swc", "digits.swi"):
+        found = json.loads(shiftwright("evaluate", made / name, "--data", "digits", "--json").out)
+        assert found["accuracy"] == pytest.approx(result["integer_accuracy"], abs=1e-6)
+    check_steps(made, tmp_path, shiftwright)
+    check_verilog(made, tmp_path)
 
 
-@pytest.mark.slow
-def test_the_steps_make_the_image_of_the_demo(demo: tuple[dict[str, Any], Path, float], tmp_path: Path,
-                                              shiftwright: Callable[..., Any]) -> None:
-    """The same seed gives the same bytes, in another process and by other commands."""
-    result, folder, _ = demo
-    commands = (("train", "digits", "-o", tmp_path / "d.safetensors"),
-                ("compress", tmp_path / "d.safetensors", "--recipe", "bqnet", "-o", tmp_path / "d.swc"),
-                ("compile", tmp_path / "d.swc", "--board", BOARD, "-o", tmp_path / "d.swi"))
-    for command in commands:
+def check_steps(made: Path, folder: Path, shiftwright: Callable[..., Any]) -> None:
+    """The same seed gives the image of the demo, byte for byte, in another process and by other commands."""
+    for command in (("train", "digits", "-o", folder / "d.safetensors"),
+                    ("compress", folder / "d.safetensors", "--recipe", "bqnet", "-o", folder / "d.swc"),
+                    ("compile", folder / "d.swc", "--board", BOARD, "-o", folder / "d.swi")):
         done = shiftwright(*command, "--json", "--seed", 0)
         assert done.code == 0, done.err
-    assert (tmp_path / "d.swi").read_bytes() == (folder / "digits.swi").read_bytes()
-    for name in ("digits.swc", "digits.swi"):
-        found = json.loads(shiftwright("evaluate", folder / name, "--data", "digits", "--json").out)
-        assert found["accuracy"] == pytest.approx(result["integer_accuracy"], abs=1e-6)
+    assert (folder / "d.swi").read_bytes() == (made / "digits.swi").read_bytes()
 
 
-@pytest.mark.slow
-def test_generate_twice_gives_the_same_bytes_whatever_the_network(demo: tuple[dict[str, Any], Path, float],
-                                                                  tmp_path: Path) -> None:
-    _, folder, _ = demo
+def check_verilog(made: Path, folder: Path) -> None:
+    """Generating twice gives the same bytes, and so does the demo: no network takes part in the first two."""
     for number in ("1", "2"):
-        (tmp_path / number).mkdir()
-        run("generate", "--board", BOARD, "-o", "rtl", cwd=tmp_path / number, PYTHONHASHSEED=number)
+        (folder / number).mkdir()
+        run("generate", "--board", BOARD, "-o", "rtl", cwd=folder / number, PYTHONHASHSEED=number)
     for name in ("accelerator.v", "accelerator.vlt", "accelerator.json"):
-        first, second = ((tmp_path / number / "rtl" / name).read_bytes() for number in ("1", "2"))
-        # No network took part in the first two, the digits in the third.
-        assert first == second == (folder / name).read_bytes()
+        first, second = ((folder / number / "rtl" / name).read_bytes() for number in ("1", "2"))
+        assert first == second == (made / name).read_bytes()
 
 
 def test_the_simulated_verilog_does_not_depend_on_the_network(seed: int) -> None:
