@@ -7,7 +7,7 @@ PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
-BENCHMARKS := codec compression rtl run
+BENCHMARKS := codec compression corruption rtl run
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -36,6 +36,7 @@ bench: $(BENCHMARKS:%=bench-%) ## all benchmarks, one after the other, then the 
 .NOTPARALLEL:
 bench-codec: ## speed of the Huffman codec
 bench-compression: ## accuracy and size of the compressed networks
+bench-corruption: ## how the simulated accelerator ends on damaged models
 bench-rtl: ## area and clock of routed designs
 bench-run: ## cycles and bit-exactness of networks on the simulated RTL
 $(BENCHMARKS:%=bench-%): bench-%: machine $(STAMP)

@@ -34,7 +34,7 @@ class Register(enum.IntEnum):
     CONTROL = 4
     """Write 1 to start a run, 2 to abort it."""
     STATUS = 5
-    """Bit 0 busy, bit 1 done, bits 7:4 :class:`Status`."""
+    """Bit 0 busy, bit 1 done, bit 2 paused at a layer boundary, bits 7:4 :class:`Status`."""
     ERROR_LAYER = 6
     """Layer in which the run ended."""
     ERROR_ROW = 7

@@ -74,7 +74,7 @@ class AcceleratorConfig:
     max_shift: int = 7
     guard_bits: int | None = None
     max_code_bits: int = 12
-    weight_depth: int = 32768
+    weight_depth: int = 65536
     act_depth: int = 2048
     dict_depth: int = 512
     kernel_max: int = 32
