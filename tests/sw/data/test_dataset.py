@@ -35,6 +35,7 @@ def put_mnist(folder, value, count=3, *, split="t10k", zipped=True):
 def alone(tmp_path, monkeypatch):
     """No data folder of this machine, and no network."""
     monkeypatch.delenv(fetch.ENVIRONMENT, raising=False)
+    monkeypatch.delenv("SHIFTWRIGHT_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def refuse(*args, **kwargs):
@@ -151,6 +152,7 @@ def server(tmp_path, monkeypatch):
 
     monkeypatch.undo()
     monkeypatch.delenv(fetch.ENVIRONMENT, raising=False)
+    monkeypatch.delenv("SHIFTWRIGHT_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(home))) as running:
