@@ -21,8 +21,8 @@ class BitReader(wiring.Component):
         Begin at bit 15 of a word; takes a cycle.
     window, offset, ready : Out(32), Out(4), Out(1)
         The first two words (first word in the high half), the position, and whether both words are there.
-    take, length, cross : In(1), In(4), In(1)
-        Consume ``length`` bits; ``cross`` tells whether they reach the end of the first word.
+    take, length : In(1), In(4)
+        Consume ``length`` bits.
     save, restore : In(1)
         Keep the position as it is at the start of this cycle; return to it (overrides ``take``).
     next_addr : Out
@@ -37,7 +37,7 @@ class BitReader(wiring.Component):
         super().__init__({
             "start": In(1), "start_addr": In(addr_width), "enable": In(1),
             "window": Out(32), "offset": Out(4), "ready": Out(1),
-            "take": In(1), "length": In(4), "cross": In(1), "save": In(1), "restore": In(1),
+            "take": In(1), "length": In(4), "save": In(1), "restore": In(1),
             "next_addr": Out(addr_width), "mem": Out(FetchSignature(addr_width)),
         })
 
@@ -55,7 +55,7 @@ class BitReader(wiring.Component):
         saved_addr = Signal(self.addr_width)
         ahead = Signal(range(4))
 
-        moved = Signal(4)
+        moved = Signal(5)
         shift = Signal()
         request = Signal()
         arrive = Signal()
@@ -66,7 +66,7 @@ class BitReader(wiring.Component):
             self.ready.eq(count >= 2),
             self.next_addr.eq(addr),
             moved.eq(offset + self.length),
-            shift.eq(self.take & self.cross),
+            shift.eq(self.take & moved[4]),
             arrive.eq(self.mem.valid & (stale == 0)),
             kept.eq(count - shift),
             # Two requests at a time, and only when their words are sure to find a place.
@@ -76,7 +76,7 @@ class BitReader(wiring.Component):
             ahead.eq(pending + (count == 3)),
         ]
         with m.If(self.take):
-            m.d.sync += offset.eq(moved)
+            m.d.sync += offset.eq(moved[:4])
         with m.If(shift):
             m.d.sync += [words[0].eq(words[1]), words[1].eq(words[2])]
         with m.If(arrive):

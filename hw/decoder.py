@@ -168,7 +168,6 @@ class Decoder(wiring.Component):
         extracted = Signal(max_bits)
         length_valid = Signal()
         length_phase = Signal()
-        length_offset = Signal(4)
         symbol_valid = Signal()
         symbol_phase = Signal()
         m.d.comb += [
@@ -182,7 +181,6 @@ class Decoder(wiring.Component):
         with m.If(fire):
             m.d.sync += [
                 extracted.eq((window << offset)[32 - max_bits:32]), length_phase.eq(phase), phase.eq(~phase),
-                length_offset.eq(offset),
             ]
 
         # Length.
@@ -200,14 +198,8 @@ class Decoder(wiring.Component):
         for n in reversed(range(max_bits)):
             with m.If(below[n]):
                 m.d.comb += length.eq(n + 1)
-        # Whether the codeword ends beyond the first word, found beside its length.
-        crosses = Signal()
-        m.d.comb += crosses.eq((below & ~(below << 1) & Cat(
-            length_offset >= 16 - n for n in range(1, max_bits + 1))).any())
         for p, reader in enumerate(readers):
-            m.d.comb += [
-                reader.take.eq(length_valid & (length_phase == p)), reader.length.eq(length), reader.cross.eq(crosses),
-            ]
+            m.d.comb += [reader.take.eq(length_valid & (length_phase == p)), reader.length.eq(length)]
         m.d.sync += [
             symbol_valid.eq(length_valid & ~restore & below[-1]),
             symbol_phase.eq(length_phase),

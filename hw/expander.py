@@ -1,14 +1,11 @@
 """Dictionary expander: a symbol becomes the micro-operations of its entry, one a cycle.
 
-    entry      entry RAM: where the entry's operations begin, how many there are, whether it ends a row
-    address    counts through them; an end of row waits here until it may be issued
-    operation  operation RAM                                                      -> register
-
-No stage looks at what it reads to decide what to read next: the counts come from the entry RAM, so neither RAM lies in
-a loop.
+The term RAM holds the first micro-operation of entry n at address n and all further ones from address 256 up. Each word
+carries the address of its successor, so that the next read depends on nothing but the word just read and the FIFO's
+head.
 """
 
-from amaranth.hdl import Elaboratable, Module, Signal
+from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -16,10 +13,8 @@ from amaranth.lib.wiring import In, Out
 from .arch.config import DICT_HEADS, AcceleratorConfig
 from .arch.image import POST_BITS, PRE_BITS, SHIFT_BITS, OpKind
 
-__all__ = ["EntryLayout", "OpLayout", "Expander"]
+__all__ = ["OpLayout", "Expander"]
 
-ADDR_BITS = 9
-COUNT_BITS = 6
 EOR_SPACING = 4
 """Least cycles between two ends of row, so that block counters behind the expander settle."""
 
@@ -29,13 +24,6 @@ class OpLayout(data.StructLayout):
 
     def __init__(self) -> None:
         super().__init__({"kind": 2, "last": 1, "shift": SHIFT_BITS, "pre": PRE_BITS, "post": POST_BITS})
-
-
-class EntryLayout(data.StructLayout):
-    """Where an entry's operations begin, how many follow the first, and whether it ends a row."""
-
-    def __init__(self) -> None:
-        super().__init__({"begin": ADDR_BITS, "further": COUNT_BITS, "eor": 1})
 
 
 class Expander(wiring.Component):
@@ -54,7 +42,7 @@ class Expander(wiring.Component):
     eor_ready : In(1)
         Whether an end of row may be issued.
     eor_issue, eor_row_last : Out(1)
-        An end of row leaves the expander in this cycle (two cycles before ``op_valid``).
+        An end of row leaves the expander in this cycle (a cycle before ``op_valid``).
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -68,68 +56,53 @@ class Expander(wiring.Component):
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
-        m.submodules.entries = entries = Memory(shape=EntryLayout(), depth=DICT_HEADS, init=[])
-        m.submodules.operations = operations = Memory(shape=16, depth=self.config.dict_depth, init=[])
-        entry_write = entries.write_port()
-        operation_write = operations.write_port()
+        # The successor of a head or continuation is always a continuation: nine address bits, the highest always 1.
+        m.submodules.memory = memory = Memory(shape=24, depth=self.config.dict_depth, init=[])
+        write = memory.write_port()
+        read = memory.read_port()
+        with_tail = self.config.dict_depth > DICT_HEADS
 
-        # Loading: an entry is written when its last operation arrives.
-        number = Signal(8)
-        place = Signal(ADDR_BITS)
-        begin = Signal(ADDR_BITS)
+        head = Signal(8)
+        tail = Signal(8)
+        in_tail = Signal()
         loaded = data.View(OpLayout(), self.load)
         m.d.comb += [
-            operation_write.addr.eq(place), operation_write.data.eq(self.load),
-            operation_write.en.eq(self.load_valid),
-            entry_write.addr.eq(number), entry_write.en.eq(self.load_valid & loaded.last),
-            entry_write.data.begin.eq(begin), entry_write.data.further.eq(place - begin),
-            entry_write.data.eor.eq(loaded.kind == OpKind.EOR),
+            write.en.eq(self.load_valid),
+            write.addr.eq(Mux(in_tail, Cat(tail, 1), head) if with_tail else head),
+            write.data.eq(Cat(self.load, (tail + in_tail)[:8])),
         ]
         with m.If(self.load_start):
-            m.d.sync += [number.eq(0), place.eq(0), begin.eq(0)]
+            m.d.sync += [head.eq(0), tail.eq(0), in_tail.eq(0)]
         with m.Elif(self.load_valid):
-            m.d.sync += place.eq(place + 1)
-            with m.If(loaded.last):
-                m.d.sync += [number.eq(number + 1), begin.eq(place + 1)]
+            m.d.sync += in_tail.eq(~loaded.last)
+            with m.If(in_tail):
+                m.d.sync += tail.eq(tail + 1)
+            with m.Else():
+                m.d.sync += head.eq(head + 1)
 
-        entry_read = entries.read_port()
-        operation_read = operations.read_port()
-        entry_valid = Signal()
-        entry_row_last = Signal()
-        addr = Signal(ADDR_BITS)
-        further = Signal(COUNT_BITS)
-        last = Signal()
-        eor = Signal()
-        ends = Signal()
+        current = data.View(OpLayout(), read.data[:16])
+        present = Signal()
         row_last = Signal()
-        valid = Signal()
         issue = Signal()
-        free = Signal()
-        reading = Signal()
-        reading_row_last = Signal()
+        advance = Signal()
+        more = Signal()
         m.d.comb += [
-            ends.eq(valid & eor & last),
-            issue.eq(valid & (~ends | self.eor_ready)),
-            free.eq(~valid | (issue & last)),
-            self.ready.eq(~entry_valid | free),
-            entry_read.addr.eq(self.symbol), entry_read.en.eq(self.ready),
-            operation_read.addr.eq(addr), operation_read.en.eq(issue),
-            self.eor_issue.eq(ends & self.eor_ready), self.eor_row_last.eq(row_last),
+            more.eq(present & ~current.last) if with_tail else more.eq(0),
+            issue.eq(present & ((current.kind != OpKind.EOR) | self.eor_ready)),
+            advance.eq(issue | ~present),
+            self.eor_issue.eq(issue & (current.kind == OpKind.EOR)),
+            self.eor_row_last.eq(row_last),
+            read.addr.eq(Mux(more, Cat(read.data[16:], Const(1, 1)), self.symbol) if with_tail else self.symbol),
+            read.en.eq(advance & (more | self.valid)),
+            self.ready.eq(advance & ~more),
         ]
-        with m.If(self.ready):
-            m.d.sync += [entry_valid.eq(self.valid), entry_row_last.eq(self.row_last)]
-        with m.If(free):
-            m.d.sync += [
-                valid.eq(entry_valid), addr.eq(entry_read.data.begin), further.eq(entry_read.data.further),
-                last.eq(entry_read.data.further == 0), eor.eq(entry_read.data.eor), row_last.eq(entry_row_last),
-            ]
-        with m.Elif(issue):
-            m.d.sync += [addr.eq(addr + 1), further.eq(further - 1), last.eq(further == 1)]
+        with m.If(advance):
+            m.d.sync += present.eq(more | self.valid)
+            with m.If(~more):
+                m.d.sync += row_last.eq(self.row_last)
         m.d.sync += [
-            reading.eq(issue), reading_row_last.eq(row_last),
-            self.op.as_value().eq(operation_read.data), self.op_valid.eq(reading),
-            self.op_row_last.eq(reading_row_last),
+            self.op_valid.eq(issue), self.op.eq(current), self.op_row_last.eq(row_last),
         ]
         with m.If(self.clear):
-            m.d.sync += [entry_valid.eq(0), valid.eq(0), reading.eq(0), self.op_valid.eq(0)]
+            m.d.sync += [present.eq(0), self.op_valid.eq(0)]
         return m

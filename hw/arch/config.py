@@ -15,7 +15,7 @@ MAX_LANES = 8
 INTERLEAVE = 2
 """Sub-streams that each weight stream is dealt into, codeword by codeword (the decoder is 2-slow)."""
 DICT_HEADS = 256
-"""Dictionary entries of a layer, at most: one a symbol."""
+"""First micro-operations of dictionary entries: one a symbol, at term RAM address = symbol."""
 
 
 def _require(name: str, value: object, low: int, high: int) -> None:
@@ -52,7 +52,7 @@ class AcceleratorConfig:
     act_depth : int
         Activations in each of the ``lanes_y * lanes_x`` banks.
     dict_depth : int
-        Micro-operations of a dictionary: 256 first ones of entries, and the rest.
+        Micro-operations in the term RAM: 256 heads, the rest continuations.
     kernel_max : int
         Largest kernel height or width.
     map_bits : int

@@ -53,8 +53,7 @@ async def the_window_follows_the_position(dut: Any) -> None:
                 saved, saved_ready, has_saved = position, ready, True
             must_be_ready = bool(restore) and saved_ready
             position = saved if restore else position + length * take
-            cross = int(ports.get("offset") + length >= 16)
-            ports.put(take=take, length=length, cross=cross, save=save, restore=restore)
+            ports.put(take=take, length=length, save=save, restore=restore)
             await bench.step()
         ports.put(take=0, save=0, restore=0, enable=0)
         assert memory.requests[before:before + 1] == [start], "the first word is fetched first"
@@ -71,6 +70,6 @@ async def an_idle_memory_is_used_fully(dut: Any) -> None:
     begin, words = bench.cycle, 100
     for _ in range(2 * words):
         await bench.until(lambda: bool(bench.ports.get("ready")), ModelMemory.LATENCY + 2, "the next word")
-        await bench.strobe(take=1, length=8, cross=int(bench.ports.get("offset") >= 8))
+        await bench.strobe(take=1, length=8)
     assert bench.cycle - begin <= (ModelMemory.LATENCY + 2) * words
     assert memory.requests == list(range(len(memory.requests))), "each word is requested once, in order"

@@ -40,17 +40,12 @@ class Sink:
         self.board = Scoreboard("operation")
         self.stall = 0.0
         self._allowed = False
-        self._issued = [False, False]
+        self._issued = False
         bench.agents.append(self)
 
     def drive(self) -> None:
         self._allowed = not self.bench.chance(self.stall)
         self.bench.ports.put(eor_ready=int(self._allowed))
-
-    def forget(self) -> None:
-        """What has not come yet will not come: a clear."""
-        self.board.found = len(self.board.expected)
-        self._issued = [False, False]
 
     def sample(self) -> None:
         ports = self.bench.ports
@@ -59,9 +54,9 @@ class Sink:
             word = ports.get("op")
             is_end = word & 3 == OpKind.EOR
             self.board.take((word, ports.get("op_row_last") if is_end else None))
-        assert is_end == self._issued.pop(0), "an end of row follows eor_issue by two cycles, and nothing else does"
-        self._issued.append(bool(ports.get("eor_issue")))
-        assert self._allowed or not self._issued[-1], "an end of row was issued without leave"
+        assert is_end == self._issued, "an end of row follows eor_issue by one cycle, and nothing else does"
+        self._issued = bool(ports.get("eor_issue"))
+        assert self._allowed or not self._issued, "an end of row was issued without leave"
 
 
 def random_dictionary(bench: Bench, entries: int, longest: int) -> list[list[int]]:
@@ -134,7 +129,7 @@ async def clear_forgets_everything(dut: Any) -> None:
         bench.ports.put(clear=1)
         await bench.step()
         bench.ports.put(clear=0)
-        sink.forget()
+        sink.board.found = len(sink.board.expected)
         sink.stall = 0.0
         await bench.step(6)
         await load(bench, second)

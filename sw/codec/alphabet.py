@@ -104,7 +104,7 @@ def encode_layer(indices: np.ndarray, codebook: tuple[tuple[Term, ...], ...], *,
     max_code_bits : int
         Longest codeword (``AcceleratorConfig.max_code_bits``).
     dict_depth : int
-        Micro-operations of a dictionary (``AcceleratorConfig.dict_depth``).
+        Micro-operations in the term RAM (``AcceleratorConfig.dict_depth``).
 
     Returns
     -------

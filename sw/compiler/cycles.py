@@ -37,13 +37,13 @@ SECTIONS_LOADED = 5
 """Descriptor, row table, column table, code table, dictionary."""
 BEGIN_CYCLES = 8
 """Layer boundary, two cycles for each of three stream addresses, and the start strobe."""
-FILL_CYCLES = 13
+FILL_CYCLES = 12
 """From the start strobe to the first micro-operation, less one: five words prefetched, then decoder and expander."""
-EMPTY_CYCLES = 20
-"""From the issue of the last end of row to the layer's end, besides its drain: 12 cycles from expander to lanes, 2 in
+EMPTY_CYCLES = 19
+"""From the issue of the last end of row to the layer's end, besides its drain: 11 cycles from expander to lanes, 2 in
 the lanes, 3 to the shift stage of the requantizer, 3 to close the layer."""
-ROW_TURN = 20
-"""Least cycles from a row's last end of row to the next row's first, besides drain and parameters: 17 to the last pixel
+ROW_TURN = 19
+"""Least cycles from a row's last end of row to the next row's first, besides drain and parameters: 16 to the last pixel
 in the requantizer's shift stage, 3 to begin with the parameters and to release the gate."""
 PARAMETER_CYCLES = 4
 """Cycles to fetch one parameter word between two rows: the request, and the memory's latency of three."""
@@ -51,8 +51,8 @@ RETURN_CYCLES = 2
 """Codewords in flight that the decoder loses when it returns to the beginning of a row."""
 RELOAD_CYCLES = 2
 """Cycles that a return to a row whose first codewords reach into a sub-stream's second word waits for its third."""
-RUN_AHEAD = 5
-"""Places in the decoder's FIFO, and one in the expander."""
+RUN_AHEAD = 4
+"""Places in the decoder's FIFO."""
 WORD_BITS = 16
 PASS_MINIMUM = 4
 """Least cycles between two ends of row."""
