@@ -4,22 +4,17 @@ from typing import Any
 
 from ..hw.arch.config import AcceleratorConfig
 from .devices import DEVICES
+from .pins import with_serial_port
 from .registry import Board
 
 __all__ = ["BOARD"]
 
 
 def _platform() -> Any:
-    from amaranth.build import Attrs, Pins, PinsN, Resource, Subsignal
     from amaranth_boards.icebreaker import ICEBreakerPlatform
 
-    platform = ICEBreakerPlatform()
-    connector = ("pmod", 0)
-    platform.add_resources([Resource(
-        "shiftwright", 0, Subsignal("cs", PinsN("1", dir="i", conn=connector)),
-        Subsignal("mosi", Pins("2", dir="i", conn=connector)), Subsignal("miso", Pins("3", dir="o", conn=connector)),
-        Subsignal("sclk", Pins("4", dir="i", conn=connector)), Attrs(IO_STANDARD="SB_LVCMOS"))])
-    return platform
+    return with_serial_port(ICEBreakerPlatform(), ("pmod", 0), {"cs": "1", "mosi": "2", "miso": "3", "sclk": "4"},
+                            IO_STANDARD="SB_LVCMOS")
 
 
 BOARD = Board(

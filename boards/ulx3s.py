@@ -4,22 +4,17 @@ from typing import Any
 
 from ..hw.arch.config import AcceleratorConfig
 from .devices import DEVICES
+from .pins import with_serial_port
 from .registry import Board
 
 __all__ = ["BOARD"]
 
 
 def _platform() -> Any:
-    from amaranth.build import Attrs, Pins, PinsN, Resource, Subsignal
     from amaranth_boards.ulx3s import ULX3S_85F_Platform
 
-    platform = ULX3S_85F_Platform()
-    connector = ("gpio", 0)
-    platform.add_resources([Resource(
-        "shiftwright", 0, Subsignal("sclk", Pins("0+", dir="i", conn=connector)),
-        Subsignal("mosi", Pins("1+", dir="i", conn=connector)), Subsignal("cs", PinsN("2+", dir="i", conn=connector)),
-        Subsignal("miso", Pins("3+", dir="o", conn=connector)), Attrs(IO_TYPE="LVCMOS33"))])
-    return platform
+    return with_serial_port(ULX3S_85F_Platform(), ("gpio", 0), {"sclk": "0+", "mosi": "1+", "cs": "2+", "miso": "3+"},
+                            IO_TYPE="LVCMOS33")
 
 
 BOARD = Board(
