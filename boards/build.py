@@ -12,6 +12,7 @@ from amaranth.lib import io
 
 from ..hw.arch.config import AcceleratorConfig
 from ..hw.arch.errors import ConfigError, ToolError
+from ..hw.arch.files import write_atomically
 from ..hw.generate import strip_zero_contents
 from ..hw.yosys import tool_path, yosys_version
 from .flow import Routed, Synthesis, pack, place_and_route, synthesize_rtlil
@@ -95,8 +96,9 @@ def build(board: str | Board, directory: str | Path, *, config: AcceleratorConfi
     target_folder = Path(directory)
     bitstream = target_folder / f"{chosen.name}{Path(chosen.device.bitstream).suffix}"
     report = target_folder / f"{chosen.name}.report.json"
-    _write(bitstream, bits)
-    _write(report, (json.dumps(_report(chosen, wanted, synthesis, routed, bitstream), indent=2) + "\n").encode())
+    write_atomically(bitstream, bits, ToolError)
+    summary = json.dumps(_report(chosen, wanted, synthesis, routed, bitstream), indent=2) + "\n"
+    write_atomically(report, summary.encode(), ToolError)
     return BuildResult(board=chosen, config=wanted, synthesis=synthesis, routed=routed, bitstream=bitstream,
                        report=report)
 
@@ -146,15 +148,3 @@ def _report(board: Board, config: AcceleratorConfig, synthesis: Synthesis, route
                   "board_mhz": board.clock_mhz, "critical_path": list(routed.critical_path)},
         "seed": routed.seed, "yosys": yosys_version(tool_path("yosys")).removeprefix("yosys "),
     }
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a whole file or nothing."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise ToolError(f"{path}: can't write: {error.strerror}") from None

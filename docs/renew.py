@@ -99,9 +99,7 @@ def boards() -> str:
     rows = []
     for name in registry.names():
         board = registry.get(name)
-        default = AcceleratorConfig().to_dict()
-        changed = ", ".join(f"`{key} = {value}`" for key, value in board.config.to_dict().items()
-                            if value != default[key])
+        changed = ", ".join(f"`{key} = {value}`" for key, value in board.config.changes.items())
         rows.append((f"`{name}`", board.device.title, f"{board.clock_mhz:g} MHz", changed, board.pins))
     return _table(("board", "device", "clock", "configuration, where not the default", "serial port"), rows)
 

@@ -118,7 +118,6 @@ class Accelerator(wiring.Component):
             m.d.comb += unit.start.eq(sequencer.run)
         for unit in (decoder, expander, drain, gate, parameters):
             m.d.comb += unit.clear.eq(sequencer.clear)
-        # The addresses of the streams are registered a cycle before `run`; the end of the last one with it.
         self._bus(m, model, sequencer, tapgen, activations, drain)
         return m
 

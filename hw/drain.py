@@ -325,11 +325,12 @@ class Drain(wiring.Component):
             self.w_en.eq(rounded_valid), self.w_bank.eq(rounded_bank), self.w_addr.eq(rounded_addr),
         ]
         m.d.comb += narrow.eq(rounded)
+        fits = upper.all() | ~upper.any()
         with m.If(raw):
             m.d.sync += self.w_data.eq(rounded)
-        with m.Elif(Mux(upper.all() | ~upper.any(), narrow < qmin, sign)):
+        with m.Elif(Mux(fits, narrow < qmin, sign)):
             m.d.sync += self.w_data.eq(qmin)
-        with m.Elif(Mux(upper.all() | ~upper.any(), narrow > qmax, ~sign)):
+        with m.Elif(Mux(fits, narrow > qmax, ~sign)):
             m.d.sync += self.w_data.eq(qmax)
         with m.Else():
             m.d.sync += self.w_data.eq(narrow)

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from ..hw.arch.config import AcceleratorConfig
-from ..hw.arch.errors import ConfigError, ImageError
+from ..hw.arch.errors import ConfigError, ImageError, ModelError
+from ..hw.arch.files import write_atomically
 from .compiler.descriptor import LayerView, walk
 from .compiler.placement import TENSOR_BYTES, TensorPlacement
-from .network import write_atomically
 
 __all__ = ["Image"]
 
@@ -73,9 +73,7 @@ class Image:
 
     def to_bytes(self) -> bytes:
         """The file's contents. Equal images give equal bytes."""
-        defaults = AcceleratorConfig().to_dict()
-        changed = {name: value for name, value in self.config.to_dict().items() if value != defaults[name]}
-        payloads = (json.dumps(changed, sort_keys=True, separators=(",", ":")).encode(),
+        payloads = (json.dumps(self.config.changes, sort_keys=True, separators=(",", ":")).encode(),
                     self.input.pack() + self.output.pack(), self.words.astype("<u2").tobytes())
         table = b"".join(_ENTRY.pack(kind, len(payload), zlib.crc32(payload))
                          for kind, payload in zip(SECTIONS, payloads, strict=True))
@@ -139,7 +137,7 @@ class Image:
 
     def save(self, path: str | Path) -> None:
         """Write a ``.swi`` file, never half-written."""
-        write_atomically(path, self.to_bytes())
+        write_atomically(path, self.to_bytes(), ModelError)
 
     @classmethod
     def load(cls, path: str | Path) -> "Image":

@@ -11,16 +11,15 @@ This is what a recipe makes, what the compiler takes, and what the golden model 
 
 import dataclasses
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from ..hw.arch.errors import ModelError
+from ..hw.arch.files import write_atomically
 
-__all__ = ["Term", "TensorSpec", "Layer", "QuantizedNetwork"]
+__all__ = ["IntegerTensor", "Term", "TensorSpec", "Layer", "QuantizedNetwork"]
 
 FORMAT = "shiftwright.swc"
 VERSION = 1
@@ -33,8 +32,28 @@ class Term(NamedTuple):
     shift: int
 
 
+class IntegerTensor:
+    """What follows from the shape and type of an integer tensor, wherever it is described."""
+
+    channels: int
+    height: int
+    width: int
+    bits: int
+    signed: bool
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(channels, height, width)``."""
+        return self.channels, self.height, self.width
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """Least and greatest integer value."""
+        return (-(1 << self.bits - 1), (1 << self.bits - 1) - 1) if self.signed else (0, (1 << self.bits) - 1)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TensorSpec:
+class TensorSpec(IntegerTensor):
     """An activation tensor of one image.
 
     Parameters
@@ -58,16 +77,6 @@ class TensorSpec:
     bits: int
     signed: bool
     exponent: int
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """``(channels, height, width)``."""
-        return self.channels, self.height, self.width
-
-    @property
-    def range(self) -> tuple[int, int]:
-        """Least and greatest integer value."""
-        return (-(1 << self.bits - 1), (1 << self.bits - 1) - 1) if self.signed else (0, (1 << self.bits) - 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -216,7 +225,7 @@ class QuantizedNetwork:
             "parameters": self.parameters, "metadata": self.metadata,
         }
         payload = save(arrays, metadata={"shiftwright": json.dumps(structure)})
-        write_atomically(path, payload)
+        write_atomically(path, payload, ModelError)
 
     @classmethod
     def load(cls, path: str | Path) -> "QuantizedNetwork":
@@ -261,23 +270,3 @@ class QuantizedNetwork:
             tensors[target.name] = target
         return cls(input=tensors[structure["input"]["name"]], layers=tuple(layers), **{
             name: structure[name] for name in ("max_shift", "guard_bits", "acc_bits", "parameters", "metadata")})
-
-
-def write_atomically(path: str | Path, payload: bytes) -> None:
-    """Write a whole file or nothing: a temporary file in the same folder, then a rename."""
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise ModelError(f"{path}: can't write: {error.strerror}") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(payload)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ModelError(f"{path}: can't write: {error.strerror}") from None
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)

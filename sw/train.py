@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..hw.arch.errors import DataError, ModelError
+from ..hw.arch.files import write_atomically
 from .data import Dataset, load
-from .network import write_atomically
 from .zoo import NetworkInfo, network_info
 
 if TYPE_CHECKING:
@@ -192,7 +192,8 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     fields = {field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)
               if field.name != "module"}
     tensors = {name: value.contiguous() for name, value in checkpoint.module.state_dict().items()}
-    write_atomically(path, save(tensors, metadata={"shiftwright": json.dumps({"format": FORMAT, **fields})}))
+    payload = save(tensors, metadata={"shiftwright": json.dumps({"format": FORMAT, **fields})})
+    write_atomically(path, payload, ModelError)
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:

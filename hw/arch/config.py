@@ -2,11 +2,11 @@
 
 import dataclasses
 import json
-import tomllib
 import zlib
 from pathlib import Path
 
 from .errors import ConfigError
+from .files import read_toml
 from .image import COORDINATE_BITS
 
 __all__ = ["AcceleratorConfig"]
@@ -120,6 +120,12 @@ class AcceleratorConfig:
         """CRC-32 of the canonical JSON of all parameters, as an unsigned 32-bit integer."""
         return zlib.crc32(json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":")).encode())
 
+    @property
+    def changes(self) -> dict[str, int | str | None]:
+        """The parameters that are not at their default, by name."""
+        return {field.name: value for field in dataclasses.fields(self)
+                if (value := getattr(self, field.name)) != field.default}
+
     def replace(self, **changes: object) -> "AcceleratorConfig":
         """A copy with some parameters changed, validated anew."""
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
@@ -143,13 +149,7 @@ class AcceleratorConfig:
     @classmethod
     def from_toml(cls, path: str | Path) -> "AcceleratorConfig":
         """Read the table ``[accelerator]`` of a TOML file (or its top level when there is no such table)."""
-        try:
-            with open(path, "rb") as file:
-                values = tomllib.load(file)
-        except OSError as error:
-            raise ConfigError(f"{path}: can't read the configuration: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: not a TOML file: {error}") from None
+        values = read_toml(path, "configuration", ConfigError)
         table = values.get("accelerator", values)
         if not isinstance(table, dict):
             raise ConfigError(f"{path}: 'accelerator' must be a table, [accelerator], not {table!r}")

@@ -57,13 +57,10 @@ def _configuration(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def _image(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    from ...hw.arch.config import AcceleratorConfig
     from ..compiler.cycles import predict, run_cycles
     from ..image import Image
 
     image = Image.load(file)
-    defaults = AcceleratorConfig().to_dict()
-    changed = {name: value for name, value in image.config.to_dict().items() if value != defaults[name]}
     cycles = predict(image)
     layers = [{
         "layer": number, "kernel": "x".join(map(str, layer.kernel)),
@@ -77,7 +74,7 @@ def _image(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
                 f"integer x 2^{place.exponent}")
 
     return {"kind": "image", "lanes": image.config.name, "fingerprint": f"0x{image.config.fingerprint:08x}",
-            "configuration": changed or "default", "input": tensor(image.input),
+            "configuration": image.config.changes or "default", "input": tensor(image.input),
             "output": tensor(image.output), "bytes": file.stat().st_size,
             "model_words": int(image.words.size), "predicted_cycles": run_cycles(cycles)}, layers
 

@@ -5,7 +5,7 @@ import struct
 
 from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import CapacityError, ImageError
-from ..network import TensorSpec
+from ..network import IntegerTensor, TensorSpec
 
 __all__ = ["RAW_BITS", "Steps", "TensorPlacement"]
 
@@ -39,7 +39,7 @@ class Steps:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TensorPlacement:
+class TensorPlacement(IntegerTensor):
     """A tensor with a place in the activation banks.
 
     Parameters
@@ -83,16 +83,6 @@ class TensorPlacement:
     def byte_channels(self) -> int:
         """Channels in memory: four for each raw value, otherwise one for each activation."""
         return self.channels * (RAW_BYTES if self.raw else 1)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """``(channels, height, width)``."""
-        return self.channels, self.height, self.width
-
-    @property
-    def range(self) -> tuple[int, int]:
-        """Least and greatest integer value."""
-        return (-(1 << self.bits - 1), (1 << self.bits - 1) - 1) if self.signed else (0, (1 << self.bits) - 1)
 
     def steps(self, config: AcceleratorConfig) -> Steps:
         """Address steps and size on the banks of `config`."""

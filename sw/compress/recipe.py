@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ...hw.arch.errors import ModelError
+from ...hw.arch.files import read_toml
 from ..network import QuantizedNetwork
 
 if TYPE_CHECKING:
@@ -108,13 +109,7 @@ def load_recipe(name: str | None = None, *, file: str | Path | None = None, sett
     values: dict[str, Any] = {}
     source = "recipe" if file is None else str(file)
     if file is not None:
-        try:
-            with open(file, "rb") as stream:
-                values = tomllib.load(stream)
-        except OSError as error:
-            raise ModelError(f"{file}: can't read the recipe: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ModelError(f"{file}: not a TOML file: {error}") from None
+        values = read_toml(file, "recipe", ModelError)
         values = values.get("recipe", values)
         if not isinstance(values, dict):
             raise ModelError(f"{file}: 'recipe' must be a table, not {values!r}")
