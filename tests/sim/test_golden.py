@@ -6,7 +6,6 @@ import random
 
 import numpy as np
 import pytest
-import torch
 
 from shiftwright.hw.arch.errors import ModelError
 from shiftwright.sim import golden
@@ -15,12 +14,7 @@ from shiftwright.sw.network import Layer, QuantizedNetwork, TensorSpec, Term
 SEED = 20260731
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def spec(name, channels, height, width, bits=8, signed=False):

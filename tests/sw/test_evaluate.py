@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
 from shiftwright.hw.arch.config import AcceleratorConfig
 from shiftwright.sim import golden
@@ -13,13 +12,7 @@ from shiftwright.sw.data import load
 from shiftwright.sw.network import QuantizedNetwork
 from tests.networks import conv, linear, pool, tensor
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

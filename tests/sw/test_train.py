@@ -12,13 +12,7 @@ from shiftwright.sw import train as training
 from shiftwright.sw.data import Dataset, load
 from shiftwright.sw.zoo import NETWORKS, network_info
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
