@@ -6,11 +6,6 @@ disturb it little. What was decoded is compared with what was encoded.
 """
 
 import argparse
-import datetime
-import json
-import platform
-import shlex
-import sys
 import time
 import zlib
 from collections.abc import Callable
@@ -18,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import record
 
 from shiftwright.sw.codec.bitstream import decode, encode
 from shiftwright.sw.codec.huffman import CanonicalCode, code_lengths
 
-HERE = Path(__file__).resolve().parent
 CASES = {
     # Probabilities fall like those of the levels of a trained power-of-two layer, or of a pruned ternary one.
     "pow2_16": (0.7 ** np.arange(16), 12),
@@ -79,29 +74,23 @@ def main() -> None:
     parser.add_argument("--symbols", type=int, default=10_000_000, help="symbols a case (default 10,000,000)")
     parser.add_argument("--runs", type=int, default=5, help="runs, of which the fastest counts (default 5)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--results", type=Path, default=HERE / "results", help="folder to write to")
+    parser.add_argument("--results", type=Path, default=record.RESULTS, help="folder to write to")
     arguments = parser.parse_args()
     for case in arguments.cases:
         if case not in CASES:
             parser.error(f"unknown case {case!r}; known are {', '.join(CASES)}")
     if arguments.symbols < 1 or arguments.runs < 1:
         parser.error("--symbols and --runs must be at least 1")
-    arguments.results.mkdir(parents=True, exist_ok=True)
     for case in arguments.cases or CASES:
         figures = measure(case, arguments.symbols, arguments.seed, arguments.runs)
         result = {
             "case": f"codec.{case}",
             "figures": figures,
             "baseline": f"zlib {zlib.ZLIB_RUNTIME_VERSION}, level {ZLIB_LEVEL}, one byte a symbol, same process",
-            "command": shlex.join(["python", "benchmarks/codec.py", *sys.argv[1:]]),
-            "seed": arguments.seed,
             "clock": "processor time of one thread",
-            "versions": {"python": platform.python_version(), "numpy": np.__version__,
-                         "zlib": zlib.ZLIB_RUNTIME_VERSION},
-            "machine": platform.machine(),
-            "date": datetime.date.today().isoformat(),
+            **record.provenance(arguments.seed, ["numpy"], {"zlib": zlib.ZLIB_RUNTIME_VERSION}),
         }
-        (arguments.results / f"codec.{case}.json").write_text(json.dumps(result, indent=2) + "\n")
+        record.write(f"codec.{case}", result, arguments.results)
         print(f"codec.{case}: encode {figures['encode_msymbols_s']:.1f} M symbols/s, "
               f"decode {figures['decode_msymbols_s']:.1f} M symbols/s, {figures['bits_per_symbol']:.3f} bits a symbol "
               f"(zlib: {figures['zlib_encode_msymbols_s']:.1f}, {figures['zlib_decode_msymbols_s']:.1f}, "

@@ -9,16 +9,12 @@ misses its least accuracy or ratio.
 
 import argparse
 import dataclasses
-import datetime
-import importlib.metadata
-import json
-import platform
-import shlex
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import record
 import torch
 
 from shiftwright.hw.arch.config import AcceleratorConfig
@@ -33,7 +29,6 @@ from shiftwright.sw.network import QuantizedNetwork
 from shiftwright.sw.zoo import network_info
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 BUILD = ROOT / "build" / "compression"
 PACKAGES = ("shiftwright", "torch", "numpy", "scikit-learn")
 
@@ -109,11 +104,7 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     image.save(BUILD / f"{case.network}.{case.recipe}.swi")
     size = len(image.to_bytes())
     return {
-        "command": shlex.join(["python", "benchmarks/compression.py", *sys.argv[1:]]),
-        "seed": options.seed,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version(),
-                     **{name: importlib.metadata.version(name) for name in PACKAGES}},
+        **record.provenance(options.seed, PACKAGES),
         "threads": torch.get_num_threads(),
         "wall_seconds": round(time.perf_counter() - start, 1),
         "cpu_seconds": round(time.process_time() - cpu, 1),
@@ -140,7 +131,6 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     options.trained = set()
     torch.set_num_threads(options.threads)
-    RESULTS.mkdir(parents=True, exist_ok=True)
     missed = []
     for case in CASES:
         if options.network not in (None, case.network) or options.recipe not in (None, case.recipe):
@@ -151,7 +141,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{case.network}, {case.recipe}: {error}", file=sys.stderr)
             return error.exit_code
         name = f"compression.{case.network}.{case.recipe}"
-        (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
+        record.write(name, result)
         figures = result["figures"]
         print(f"{name}: float {figures['float_accuracy']:.4f}, integer {figures['accuracy']:.4f}, "
               f"{figures['bytes']} bytes, {figures['ratio']:.2f}x, {figures['bits_per_weight']:.3f} bits a weight, "

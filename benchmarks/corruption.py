@@ -5,22 +5,17 @@ bit-exactly afterwards.
 """
 
 import argparse
-import datetime
-import json
-import platform
-import shlex
 import sys
 from pathlib import Path
 
-import numpy as np
+import record
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))  # for the random networks of the tests
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the random networks of the tests
 
-from shiftwright.hw.arch.config import AcceleratorConfig  # noqa: E402
-from shiftwright.sim.corruption import DAMAGE, PATIENCE, corruption  # noqa: E402
-from shiftwright.sw.tools import require  # noqa: E402
-from tests.networks import random_images, random_network  # noqa: E402
+from shiftwright.hw.arch.config import AcceleratorConfig
+from shiftwright.sim.corruption import DAMAGE, PATIENCE, corruption
+from shiftwright.sw.tools import require
+from tests.networks import random_images, random_network
 
 CONFIG = AcceleratorConfig(lanes_y=3, lanes_x=2, weight_depth=1024, act_depth=512)
 
@@ -31,7 +26,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=1000, help="damaged models (default 1000)")
     parser.add_argument("--networks", type=int, default=6, help="random networks that are damaged in turn (default 6)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--results", type=Path, default=HERE / "results", help="folder to write to")
+    parser.add_argument("--results", type=Path, default=record.RESULTS, help="folder to write to")
     arguments = parser.parse_args()
     if arguments.cases < 1 or arguments.networks < 1:
         parser.error("--cases and --networks must be at least 1")
@@ -52,15 +47,9 @@ def main() -> int:
                  "bit-exactly afterwards, without a reset; unchanged: ended OK with the sound model's output",
         "failures": list(found.failures),
         "config": CONFIG.to_dict(),
-        "command": shlex.join(["python", "benchmarks/corruption.py", *sys.argv[1:]]),
-        "seed": arguments.seed,
-        "versions": {"python": platform.python_version(), "numpy": np.__version__,
-                     "verilator": require("verilator").version},
-        "machine": platform.machine(),
-        "date": datetime.date.today().isoformat(),
+        **record.provenance(arguments.seed, ["numpy"], {"verilator": require("verilator").version}),
     }
-    arguments.results.mkdir(parents=True, exist_ok=True)
-    (arguments.results / "verify.corruption.json").write_text(json.dumps(result, indent=2) + "\n")
+    record.write("verify.corruption", result, arguments.results)
     print(f"verify.corruption: {found.passed} of {found.run} passed, {found.hangs} hangs, statuses {found.status}, "
           f"longest run {found.cycles} cycles, {found.seconds:.0f} s")
     for failure in found.failures:

@@ -6,14 +6,12 @@ four-wire serial port; and the decoder and a lane alone, behind shift registers 
 """
 
 import argparse
-import datetime
-import importlib.metadata
-import json
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import record
 
 from shiftwright.boards.devices import get_device
 from shiftwright.boards.flow import Routed, Synthesis, route
@@ -22,7 +20,6 @@ from shiftwright.boards.serial import AcceleratorOverSerial, PortScan
 from shiftwright.hw.arch.config import AcceleratorConfig
 from shiftwright.sw.tools import require, using_tools
 
-RESULTS = Path(__file__).resolve().parent / "results"
 SEED = 1
 
 
@@ -66,7 +63,7 @@ def figures(synthesis: Synthesis, routed: Routed, extra_ff: int) -> dict[str, in
             "spram": counts.spram, "dsp": counts.dsp, "mhz": routed.mhz, "lut_equivalents": counts.lut_equivalents}
 
 
-def measure(case: Case, command: str) -> Path:
+def measure(case: Case) -> Path:
     """Route one case and write its result."""
     device, name, make, config, mhz = case
     component, extra_ff = make(config)
@@ -74,12 +71,8 @@ def measure(case: Case, command: str) -> Path:
     chosen = get_device(device)
     result = {
         "figures": figures(synthesis, routed, extra_ff),
-        "command": command,
-        "seed": SEED,
-        "date": datetime.date.today().isoformat(),
-        "tools": {"shiftwright": importlib.metadata.version("shiftwright"),
-                  "amaranth": importlib.metadata.version("amaranth"),
-                  **{tool: require(tool).version for tool in ("yosys", chosen.router)}},
+        **record.provenance(SEED, ("shiftwright", "amaranth"),
+                            {tool: require(tool).version for tool in ("yosys", chosen.router)}),
         "device": chosen.title,
         "config": config.to_dict(),
         "target_mhz": mhz,
@@ -91,9 +84,7 @@ def measure(case: Case, command: str) -> Path:
         "critical_path": list(routed.critical_path),
         "seconds": {"synthesis": round(synthesis.seconds, 1), "route": round(routed.seconds, 1)},
     }
-    path = RESULTS / f"rtl.{device}.{name}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    path = record.write(f"rtl.{device}.{name}", result)
     print(f"{path.stem}: {result['figures']}, target {mhz:g} MHz {'met' if routed.met else 'MISSED'}", flush=True)
     return path
 
@@ -103,7 +94,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("only", nargs="*", help="measure only cases whose <device>.<name> holds one of these")
     chosen = parser.parse_args().only
-    command = shlex.join(["benchmarks/rtl.py", *sys.argv[1:]])
     failed = 0
     with using_tools():
         for case in CASES:
@@ -111,7 +101,7 @@ def main() -> int:
             if chosen and not any(part in name for part in chosen):
                 continue
             try:
-                measure(case, command)
+                measure(case)
             except Exception as error:  # the other cases are worth their figures
                 print(f"rtl.{name}: failed: {error}", file=sys.stderr, flush=True)
                 failed += 1

@@ -11,18 +11,14 @@ The compressed network is taken from ``build/compression``, or trained and compr
 """
 
 import argparse
-import datetime
-import importlib.metadata
-import json
 import math
-import platform
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
+import record
 import torch
-from compression import BUILD, PACKAGES, RESULTS, compressed
+from compression import BUILD, PACKAGES, compressed
 
 from shiftwright.boards.registry import get
 from shiftwright.hw.arch.errors import ShiftwrightError
@@ -73,12 +69,8 @@ def measure(name: str, options: argparse.Namespace) -> tuple[str, dict[str, Any]
         raise SystemExit(f"{name}: the cycles depend on the image: {found.cycles}")
     cycles, (terms, codewords) = found.cycles[0], work(image.to_bytes())
     return f"run.{name}.{RECIPE}.{image.config.name}", {
-        "command": shlex.join(["python", "benchmarks/run.py", *sys.argv[1:]]),
-        "seed": options.seed,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version(),
-                     **{package: importlib.metadata.version(package) for package in (*PACKAGES, "amaranth", "cocotb")},
-                     "verilator": require("verilator").version},
+        **record.provenance(options.seed, (*PACKAGES, "amaranth", "cocotb"),
+                            {"verilator": require("verilator").version}),
         "board": BOARD,
         "config": image.config.to_dict(),
         "dataset": network.metadata["dataset"],
@@ -104,11 +96,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data-dir", help="folder that is searched first for data sets")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
+    parser.add_argument("--results", type=Path, default=record.RESULTS, help="folder to write to")
     options = parser.parse_args(argv)
     options.fresh, options.trained = False, set()
     torch.set_num_threads(options.threads)
-    options.results.mkdir(parents=True, exist_ok=True)
     late = False
     for name in NETWORKS:
         if options.network not in (None, name):
@@ -118,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
         except ShiftwrightError as error:
             print(f"{name}: {error}", file=sys.stderr)
             return error.exit_code
-        (options.results / f"{key}.json").write_text(json.dumps(result, indent=2) + "\n")
+        record.write(key, result, options.results)
         figures = result["figures"]
         print(f"{key}: {figures['cycles']} cycles (predicted {figures['predicted_cycles']}), utilization "
               f"{figures['utilization']:.1%}, {figures['codewords_per_cycle']:.3f} codewords a cycle, bit-exact: "
