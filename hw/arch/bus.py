@@ -32,7 +32,7 @@ class Register(enum.IntEnum):
     FINGERPRINT_LO = 2
     FINGERPRINT_HI = 3
     CONTROL = 4
-    """Write 1 to start a run, 2 to abort it."""
+    """Write :class:`Control` bits. A start takes two numbers with it: bits 9:4 image, bits 15:10 images less one."""
     STATUS = 5
     """Bit 0 busy, bit 1 done, bit 2 paused at a layer boundary, bits 7:4 :class:`Status`."""
     ERROR_LAYER = 6
@@ -45,10 +45,40 @@ class Register(enum.IntEnum):
 
 
 class Control(enum.IntFlag):
-    """Bits of :attr:`Register.CONTROL`."""
+    """Bits 3:0 of :attr:`Register.CONTROL`.
+
+    A batch of N images is N starts with ``START | HEAD`` (after loading each input, ``image`` = 0 to N - 1), then one
+    with ``START | TAIL`` and ``images`` = N. ``START`` alone runs all layers for one image.
+    """
 
     START = 1
     ABORT = 2
+    HEAD = 4
+    """End the run before the tail."""
+    TAIL = 8
+    """Begin the run at the tail."""
+
+
+IMAGE_AT, IMAGES_AT = 4, 10
+"""Bits of :attr:`Register.CONTROL` where the image's number (its lane) and the number of images less one begin."""
+
+
+class Counter(enum.IntEnum):
+    """What a layer's cycles were spent on: 32-bit counters, low half first, written to the model memory at the end of
+    each layer, at ``weight_depth - (layer + 1) * COUNTER_WORDS``, unless the image reaches so far. Summed over streams
+    but for :attr:`BUSY`."""
+
+    BUSY = 0
+    """All cycles of the layer, loading included."""
+    TERMS = 1
+    """Micro-operations with a term."""
+    STARVED = 2
+    """Cycles in which a stream that is not done had no micro-operation to issue."""
+    STALLED = 3
+    """Cycles in which an end of row waited for the drain."""
+
+
+COUNTER_WORDS = 2 * len(Counter)
 
 
 class Status(enum.IntEnum):
@@ -71,4 +101,4 @@ class Status(enum.IntEnum):
     """The host aborted the run."""
 
 
-MAP_VERSION = 1
+MAP_VERSION = 2

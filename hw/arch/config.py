@@ -11,16 +11,21 @@ from .image import COORDINATE_BITS
 
 __all__ = ["AcceleratorConfig"]
 
-MAX_LANES = 8
-INTERLEAVE = 2
-"""Sub-streams that each weight stream is dealt into, codeword by codeword (the decoder is 2-slow)."""
-DICT_HEADS = 256
-"""First micro-operations of dictionary entries: one a symbol, at term RAM address = symbol."""
+LANES = (1, 2, 4, 8)
+MAX_STREAMS = 8
+SYMBOLS_MAX = 256
+"""Dictionary entries of a layer."""
 
 
 def _require(name: str, value: object, low: int, high: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise ConfigError(f"AcceleratorConfig.{name} must be an integer from {low} to {high}, not {value!r}")
+
+
+def _require_one_of(name: str, value: object, values: tuple[int, ...]) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value not in values:
+        known = f"{', '.join(map(str, values[:-1]))} or {values[-1]}"
+        raise ConfigError(f"AcceleratorConfig.{name} must be {known}, not {value!r}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,9 +37,13 @@ class AcceleratorConfig:
     Parameters
     ----------
     lanes_y, lanes_x : int
-        Height and width of the output-pixel block that is computed in parallel, 1 to 8 each.
+        Height and width of the output-pixel block that is computed in parallel: 1, 2, 4 or 8 each.
     streams : int
-        Weight streams, each with a decoder and lanes of its own. Only 1 is implemented.
+        Weight streams, 1 to 8, each with a decoder, ``lanes_y * lanes_x`` lanes and a copy of the activations of its own.
+    interleave : int
+        Contexts that a stream's codewords are dealt to in turn: the pipeline stages of the decoder's loop, 1, 2 or 4.
+    row_depth : int
+        Symbols in a stream's row buffer, a power of two from 64 to 65536. A row that is replayed must fit.
     act_bits : int
         Width of an activation in memory, 2 to 8 bits. Tensors may use fewer.
     acc_width : int
@@ -52,11 +61,13 @@ class AcceleratorConfig:
     act_depth : int
         Activations in each of the ``lanes_y * lanes_x`` banks.
     dict_depth : int
-        Micro-operations in the term RAM: 256 heads, the rest continuations.
-    kernel_max : int
-        Largest kernel height or width.
+        Micro-operations of a layer's dictionary, 256 to 1024.
+    positions : int
+        Most kernel positions of a layer, 16 to 512.
     map_bits : int
         Bits of an output coordinate, 2 to 12: output maps are at most ``2**map_bits - 1`` high and wide.
+    counters : bool
+        Whether the accelerator counts what each layer's cycles were spent on.
     weight_memory : str
         ``"block"`` for block RAM, ``"spram"`` for iCE40 UltraPlus single-port RAM.
 
@@ -69,6 +80,8 @@ class AcceleratorConfig:
     lanes_y: int = 4
     lanes_x: int = 4
     streams: int = 1
+    interleave: int = 4
+    row_depth: int = 2048
     act_bits: int = 8
     acc_width: int = 24
     max_shift: int = 7
@@ -77,14 +90,17 @@ class AcceleratorConfig:
     weight_depth: int = 65536
     act_depth: int = 2048
     dict_depth: int = 512
-    kernel_max: int = 32
+    positions: int = 128
     map_bits: int = 8
+    counters: bool = True
     weight_memory: str = "block"
 
     def __post_init__(self) -> None:
-        _require("lanes_y", self.lanes_y, 1, MAX_LANES)
-        _require("lanes_x", self.lanes_x, 1, MAX_LANES)
-        _require("streams", self.streams, 1, 1)
+        _require_one_of("lanes_y", self.lanes_y, LANES)
+        _require_one_of("lanes_x", self.lanes_x, LANES)
+        _require("streams", self.streams, 1, MAX_STREAMS)
+        _require_one_of("interleave", self.interleave, (1, 2, 4))
+        _require_one_of("row_depth", self.row_depth, tuple(1 << n for n in range(6, 17)))
         _require("act_bits", self.act_bits, 2, 8)
         _require("acc_width", self.acc_width, 16, 32)
         _require("max_shift", self.max_shift, 0, 15)
@@ -93,16 +109,18 @@ class AcceleratorConfig:
         _require("max_code_bits", self.max_code_bits, 4, 15)
         _require("weight_depth", self.weight_depth, 256, 1 << 22)
         _require("act_depth", self.act_depth, 16, 1 << 16)
-        _require("dict_depth", self.dict_depth, DICT_HEADS, 2 * DICT_HEADS)
-        _require("kernel_max", self.kernel_max, 1, 64)
+        _require("dict_depth", self.dict_depth, SYMBOLS_MAX, 4 * SYMBOLS_MAX)
+        _require("positions", self.positions, 16, 512)
         _require("map_bits", self.map_bits, 2, COORDINATE_BITS)
+        if not isinstance(self.counters, bool):
+            raise ConfigError(f"AcceleratorConfig.counters must be true or false, not {self.counters!r}")
         if self.weight_memory not in ("block", "spram"):
             raise ConfigError(
                 f"AcceleratorConfig.weight_memory must be 'block' or 'spram', not {self.weight_memory!r}")
 
     @property
     def lanes(self) -> int:
-        """Lanes of one stream, which is also the number of activation banks."""
+        """Lanes of one stream, which is also the number of activation banks (of each stream's copy)."""
         return self.lanes_y * self.lanes_x
 
     @property
