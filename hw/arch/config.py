@@ -68,6 +68,9 @@ class AcceleratorConfig:
         Bits of an output coordinate, 2 to 12: output maps are at most ``2**map_bits - 1`` high and wide.
     counters : bool
         Whether the accelerator counts what each layer's cycles were spent on.
+    shadow_chain : bool
+        Finished accumulators leave through a chain of shadow registers, which is smaller on iCE40; otherwise through a
+        multiplexer.
     weight_memory : str
         ``"block"`` for block RAM, ``"spram"`` for iCE40 UltraPlus single-port RAM.
 
@@ -93,6 +96,7 @@ class AcceleratorConfig:
     positions: int = 128
     map_bits: int = 8
     counters: bool = True
+    shadow_chain: bool = False
     weight_memory: str = "block"
 
     def __post_init__(self) -> None:
@@ -112,8 +116,9 @@ class AcceleratorConfig:
         _require("dict_depth", self.dict_depth, SYMBOLS_MAX, 4 * SYMBOLS_MAX)
         _require("positions", self.positions, 16, 512)
         _require("map_bits", self.map_bits, 2, COORDINATE_BITS)
-        if not isinstance(self.counters, bool):
-            raise ConfigError(f"AcceleratorConfig.counters must be true or false, not {self.counters!r}")
+        for name in ("counters", "shadow_chain"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"AcceleratorConfig.{name} must be true or false, not {getattr(self, name)!r}")
         if self.weight_memory not in ("block", "spram"):
             raise ConfigError(
                 f"AcceleratorConfig.weight_memory must be 'block' or 'spram', not {self.weight_memory!r}")
