@@ -1,6 +1,6 @@
 """A few pins for a design with many ports, so that a build keeps all of its logic."""
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -126,10 +126,10 @@ class AcceleratorOverSerial(wiring.Component):
 
 
 class PortScan(wiring.Component):
-    """Any component behind two shift registers, so that it can be routed for its area and clock alone.
+    """Any component between registers, so that it can be routed for its area and clock alone.
 
-    Inputs come from the first register, outputs are captured by the second: every path of the component begins and ends
-    in a flip-flop, as it would in a design.
+    Inputs come from a shift register, outputs are captured by another, whose parity is what can be seen: every path of
+    the component begins and ends in a flip-flop, as it would in a design.
 
     Parameters
     ----------
@@ -138,20 +138,22 @@ class PortScan(wiring.Component):
 
     Attributes
     ----------
-    extra_ff : int
-        Flip-flops that the scan adds.
+    extra_ff, extra_lut4 : int
+        Flip-flops and LUTs that the scan adds.
     """
 
     scan_in: In(1)
-    shift: In(1)
     scan_out: Out(1)
 
     def __init__(self, component: wiring.Component) -> None:
         self._component = component
-        flat = [(member.flow, value) for _, member, value in component.signature.flatten(component)]
+        flat = [(member.flow, Value.cast(value)) for _, member, value in component.signature.flatten(component)]
         self._inputs = [value for flow, value in flat if flow == wiring.In]
         self._outputs = [value for flow, value in flat if flow == wiring.Out]
-        self.extra_ff = sum(len(value) for _, value in flat)
+        outputs = sum(len(value) for value in self._outputs)
+        self.extra_ff = sum(len(value) for value in self._inputs) + outputs + 1
+        # A tree of exclusive ors with four inputs each.
+        self.extra_lut4 = -(-(max(1, outputs) - 1) // 3)
         super().__init__()
 
     def elaborate(self, platform: object) -> Module:
@@ -164,9 +166,5 @@ class PortScan(wiring.Component):
         for value in self._inputs:
             m.d.comb += value.eq(given[at:at + len(value)])
             at += len(value)
-        with m.If(self.shift):
-            m.d.sync += taken.eq(taken >> 1)
-        with m.Else():
-            m.d.sync += taken.eq(Cat(*self._outputs))
-        m.d.comb += self.scan_out.eq(taken[0])
+        m.d.sync += [taken.eq(Cat(*self._outputs)), self.scan_out.eq(taken.xor())]
         return m
