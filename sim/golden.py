@@ -7,7 +7,7 @@ A product is ``(x << shift) >> truncate`` with ``truncate = max_shift - guard_bi
 ``shift >= truncate`` that is x times a whole power of two, and all such terms of a weight add up to one integer weight.
 A term with a smaller shift drops low bits of x before its sign is applied, so those terms are summed apart, one matrix
 product for each distinct ``x >> (truncate - shift)``. Matrix products of integers are computed in float32 where a bound
-on every partial sum proves them exact, in float64 otherwise.
+on every partial sum proves them exact, in float64 otherwise. Residuals are added term by term.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, overload
 import numpy as np
 
 from ..hw.arch.errors import ModelError
-from ..sw.network import Layer, QuantizedNetwork, TensorSpec, Term
+from ..sw.network import Concat, Layer, QuantizedNetwork, Residual, TensorSpec, Term
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +47,7 @@ class _Product:
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Prepared:
     layer: Layer
+    truncate: int
     products: tuple[_Product, ...]
 
 
@@ -83,7 +84,7 @@ def run(network: QuantizedNetwork, x: np.ndarray, *, layers: bool = False) -> np
     truncate = network.max_shift - network.guard_bits
     if not 0 <= truncate <= network.max_shift:
         raise ModelError(f"guard_bits must be from 0 to max_shift = {network.max_shift}, not {network.guard_bits}")
-    prepared = [_prepare(layer, truncate) for layer in network.layers]
+    prepared = {id(layer): _prepare(layer, truncate) for layer in network.layers}
     kept: dict[str, list[np.ndarray]] = {layer.name: [] for layer in network.layers[0 if layers else -1:]}
     if layers and len(kept) != len(network.layers):
         raise ModelError("layer names must be unique, or their outputs can't be told apart")
@@ -134,23 +135,38 @@ def _chunk(network: QuantizedNetwork) -> int:
     return max(1, CHUNK_ELEMENTS // largest)
 
 
-def _run_chunk(network: QuantizedNetwork, prepared: list[_Prepared], images: np.ndarray) -> dict[str, np.ndarray]:
+def _run_chunk(network: QuantizedNetwork, prepared: dict[int, _Prepared],
+               images: np.ndarray) -> dict[str, np.ndarray]:
     import torch
 
     tensors = {network.input.name: torch.from_numpy(images)}
     outputs = {}
-    for item in prepared:
-        layer = item.layer
-        if layer.source.name not in tensors:
-            raise ModelError(f"layer {layer.name}: its source {layer.source.name!r} is neither the network's input "
-                             f"nor an earlier layer's output")
-        x = tensors[layer.source.name]
-        acc = _pool(layer, x) if layer.op != "conv" else _convolve(item, x)
-        _check_width(layer, acc, network.acc_bits, "accumulator")
-        y = _requantize(layer, acc)
-        tensors[layer.target.name] = y
-        outputs[layer.name] = y.numpy()
+    for step in network.steps:
+        if isinstance(step, Concat):
+            tensors[step.target.name] = torch.cat([tensors[part.name] for part in step.parts], dim=1)
+            continue
+        item = prepared[id(step)]
+        x = tensors[step.source.name]
+        acc = _pool(step, x) if step.op != "conv" else _convolve(item, x)
+        for residual in step.residuals:
+            _join(item, residual, tensors[residual.source.name], acc)
+        _check_width(step, acc, network.acc_bits, "accumulator")
+        y = _requantize(step, acc)
+        tensors[step.target.name] = y
+        outputs[step.name] = y.numpy()
     return outputs
+
+
+def _join(item: _Prepared, residual: Residual, x: "torch.Tensor", acc: "torch.Tensor") -> None:
+    """Add a residual's products to the accumulators, in place."""
+    _, rows, height, width = acc.shape
+    (sy, sx), channels = residual.stride, residual.channels(rows)
+    first = channels.start - residual.channel_offset
+    x = x[:, first:first + len(channels), :(height - 1) * sy + 1:sy, :(width - 1) * sx + 1:sx]
+    target = acc[:, channels.start:channels.stop]
+    for term in residual.terms:
+        product = (x << term.shift) >> item.truncate
+        target += -product if term.neg else product
 
 
 def _check_width(layer: Layer, values: "torch.Tensor", bits: int, what: str) -> None:
@@ -167,11 +183,8 @@ def _prepare(layer: Layer, truncate: int) -> _Prepared:
     """Split the codebook's terms by how many bits of x their products drop."""
     import torch
 
-    if layer.source.bits > 8:
-        raise ModelError(f"layer {layer.name}: its source {layer.source.name} has {layer.source.bits} bits; only the "
-                         f"network's output may be raw")
     if layer.op != "conv":
-        return _Prepared(layer, ())
+        return _Prepared(layer, truncate, ())
     assert layer.indices is not None
     tables: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(len(layer.codebook), np.int64))
     for index, entry in enumerate(layer.codebook):
@@ -189,7 +202,7 @@ def _prepare(layer: Layer, truncate: int) -> _Prepared:
         # A lowered matmul precision would let float32 products be rounded.
         exact = bound < FLOAT32_EXACT and torch.get_float32_matmul_precision() == "highest"
         products.append(_Product(drop, torch.from_numpy(weights).to(torch.float32 if exact else torch.float64)))
-    return _Prepared(layer, tuple(products))
+    return _Prepared(layer, truncate, tuple(products))
 
 
 def _convolve(item: _Prepared, x: "torch.Tensor") -> "torch.Tensor":

@@ -4,25 +4,23 @@ This is what a recipe makes, what the compiler takes, and what the golden model 
 
 * a weight is a codebook entry, a tuple of :class:`Term`; its value is the sum of ``+-2**shift``;
 * a product is ``(x << shift) >> (max_shift - guard_bits)``, truncated towards minus infinity, then signed;
-* ``acc`` is the sum (or, for max pooling, the maximum) of the products over the taps inside the input;
+* ``acc`` is the sum (or, for max pooling, the maximum) of the products over the taps inside the input, and of the
+  products of each :class:`Residual`;
 * the output is ``clamp(((acc + bias) * scale) >> shift)``, rounded half up, between ``qmin`` and ``qmax``;
   ``scale`` is a sum of :class:`Term` per output channel. A raw output is ``acc + bias``.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from ..hw.arch.errors import ModelError
-from ..hw.arch.files import write_atomically
 
-__all__ = ["IntegerTensor", "Term", "TensorSpec", "Layer", "QuantizedNetwork"]
+__all__ = ["Concat", "IntegerTensor", "Layer", "QuantizedNetwork", "Residual", "Term", "TensorSpec"]
 
-FORMAT = "shiftwright.swc"
-VERSION = 1
+ACTIVATION_BITS = 8
 
 
 class Term(NamedTuple):
@@ -79,6 +77,61 @@ class TensorSpec(IntegerTensor):
     exponent: int
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Residual:
+    """Another tensor that a convolution adds to its accumulators.
+
+    ``acc[c, y, x]`` takes the products of ``terms`` with ``source[c - channel_offset, y * stride_y, x * stride_x]``;
+    channels outside the source contribute nothing.
+
+    Parameters
+    ----------
+    source : TensorSpec
+        Signed or unsigned like the layer's source: a layer reads its activations in one way.
+    terms : tuple of Term
+        Weight of every channel; a shift beyond ``max_shift`` takes several equal terms.
+    stride : (int, int)
+        Vertical, horizontal.
+    channel_offset : int
+        Output channel that the source's channel 0 joins; negative when its first channels are left out.
+    """
+
+    source: TensorSpec
+    terms: tuple[Term, ...]
+    stride: tuple[int, int] = (1, 1)
+    channel_offset: int = 0
+
+    def channels(self, rows: int) -> range:
+        """The output channels, of ``rows``, that the source contributes to."""
+        return range(max(0, self.channel_offset), min(rows, self.channel_offset + self.source.channels))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Concat:
+    """A tensor that consists of others, channels in order; nothing is computed.
+
+    Parameters
+    ----------
+    target : TensorSpec
+        The joined tensor.
+    parts : tuple of TensorSpec
+        Equal to the target in height, width, bits, sign and exponent.
+    """
+
+    target: TensorSpec
+    parts: tuple[TensorSpec, ...]
+
+    def __post_init__(self) -> None:
+        if sum(part.channels for part in self.parts) != self.target.channels:
+            raise ModelError(f"concatenation {self.target.name}: parts of {[part.channels for part in self.parts]} "
+                             f"channels don't make {self.target.channels}")
+        for part in self.parts:
+            for name in ("height", "width", "bits", "signed", "exponent"):
+                if getattr(part, name) != getattr(self.target, name):
+                    raise ModelError(f"concatenation {self.target.name}: its parts must have {name} "
+                                     f"{getattr(self.target, name)}, but {part.name} has {getattr(part, name)}")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Layer:
     """One layer of the array. A fully connected layer is a convolution whose kernel covers the map.
@@ -112,6 +165,8 @@ class Layer:
         Clamp; a ReLU is ``qmin = 0``.
     raw : bool
         The output is ``acc + bias`` (``target.bits`` = 32).
+    residuals : tuple of Residual
+        Tensors added to the accumulators; only for ``conv``.
     """
 
     name: str
@@ -131,8 +186,13 @@ class Layer:
     qmin: int
     qmax: int
     raw: bool = False
+    residuals: tuple[Residual, ...] = ()
 
     def __post_init__(self) -> None:
+        for tensor in self.sources:
+            if tensor.bits > ACTIVATION_BITS:
+                raise ModelError(f"layer {self.name}: its source {tensor.name} has {tensor.bits} bits; only the "
+                                 f"network's output may be raw")
         for axis in (0, 1):
             size = self.source.shape[1 + axis] + self.padding[axis] + self.padding[axis + 2]
             reach = self.dilation[axis] * (self.kernel[axis] - 1) + 1
@@ -140,7 +200,13 @@ class Layer:
                 raise ModelError(
                     f"layer {self.name}: a map of {size} (padded) under a kernel of {reach} (dilated) with stride "
                     f"{self.stride[axis]} does not give an output of {self.target.shape[1 + axis]}")
+        for residual in self.residuals:
+            self._check_residual(residual)
         if self.op == "conv":
+            for tensor in (self.source, self.target):
+                if self.groups < 1 or tensor.channels % self.groups:
+                    raise ModelError(f"layer {self.name}: {tensor.channels} channels of {tensor.name} can't be divided "
+                                     f"into {self.groups} groups")
             expected = (self.target.channels, self.source.channels // self.groups, *self.kernel)
             if self.indices is None or self.indices.shape != expected:
                 found = None if self.indices is None else self.indices.shape
@@ -148,6 +214,30 @@ class Layer:
             if int(self.indices.max()) >= len(self.codebook):
                 raise ModelError(f"layer {self.name}: weight index {int(self.indices.max())} is outside its codebook "
                                  f"of {len(self.codebook)} entries")
+
+    def _check_residual(self, residual: Residual) -> None:
+        where = f"layer {self.name}: residual {residual.source.name}"
+        if self.op != "conv":
+            raise ModelError(f"{where} joins a layer of kind {self.op}; only a convolution takes one")
+        if not residual.terms:
+            raise ModelError(f"{where} has no terms; leave it out")
+        if residual.source.signed != self.source.signed:
+            raise ModelError(f"{where} is {'signed' if residual.source.signed else 'unsigned'} but the source "
+                             f"{self.source.name} is not; make the addition a layer of its own")
+        for axis in (0, 1):
+            size = residual.source.shape[1 + axis]
+            needed = (self.target.shape[1 + axis] - 1) * residual.stride[axis] + 1
+            if residual.stride[axis] < 1 or needed > size:
+                raise ModelError(f"{where} with stride {residual.stride[axis]} needs {needed} pixels for an output of "
+                                 f"{self.target.shape[1 + axis]}, but has {size}")
+        if not residual.channels(self.target.channels):
+            raise ModelError(f"{where} with channel_offset {residual.channel_offset} misses all of the layer's "
+                             f"{self.target.channels} output channels")
+
+    @property
+    def sources(self) -> tuple[TensorSpec, ...]:
+        """All tensors that the layer reads, its source first."""
+        return self.source, *(residual.source for residual in self.residuals)
 
     @property
     def values(self) -> np.ndarray:
@@ -160,7 +250,7 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class QuantizedNetwork:
-    """A chain of layers (each layer's source is the network's input or an earlier layer's target).
+    """Layers in execution order, each reading the network's input, earlier layers' targets or concatenations of them.
 
     Parameters
     ----------
@@ -168,6 +258,8 @@ class QuantizedNetwork:
         What the device is given.
     layers : tuple of Layer
         In execution order; the last one's target is the network's output.
+    concats : tuple of Concat
+        Joined tensors; one can be read when all of its parts are there.
     max_shift, guard_bits : int
         The arithmetic the weights were made for: products are ``(x << shift) >> (max_shift - guard_bits)``.
         ``guard_bits == max_shift`` is exact. Pooling terms are shifted left by ``max_shift - guard_bits``, so that
@@ -182,11 +274,46 @@ class QuantizedNetwork:
 
     input: TensorSpec
     layers: tuple[Layer, ...]
+    concats: tuple[Concat, ...] = ()
     max_shift: int = 7
     guard_bits: int = 7
     acc_bits: int = 24
     parameters: int = 0
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise ModelError("a network needs at least one layer")
+        here = {self.input.name: self.input}
+        for step in self.steps:
+            kind, name, sources = (("concatenation", step.target.name, step.parts) if isinstance(step, Concat) else
+                                   ("layer", step.name, step.sources))
+            for source in sources:
+                if source.name not in here:
+                    raise ModelError(f"{kind} {name}: its source {source.name!r} is neither the network's input nor "
+                                     f"an earlier layer's output, nor joined from such")
+                if here[source.name] != source:
+                    raise ModelError(f"{kind} {name}: its source is {source}, but that tensor is "
+                                     f"{here[source.name]}")
+            if step.target.name in here:
+                raise ModelError(f"{kind} {name}: another tensor is named {step.target.name!r}; tensor names must be "
+                                 f"unique")
+            here[step.target.name] = step.target
+
+    @property
+    def steps(self) -> "tuple[Layer | Concat, ...]":
+        """Layers in execution order, each concatenation among them where the last of its parts has arrived."""
+        here, waiting = {self.input.name}, list(self.concats)
+        steps: list[Layer | Concat] = []
+        for layer in (None, *self.layers):
+            if layer is not None:
+                steps.append(layer)
+                here.add(layer.target.name)
+            while ready := [concat for concat in waiting if all(part.name in here for part in concat.parts)]:
+                steps += ready
+                here.update(concat.target.name for concat in ready)
+                waiting = [concat for concat in waiting if concat not in ready]
+        return (*steps, *waiting)
 
     @property
     def output(self) -> TensorSpec:
@@ -203,70 +330,14 @@ class QuantizedNetwork:
         return np.clip(np.floor(images / 2.0**self.input.exponent + 0.5), low, high).astype(np.int64)
 
     def save(self, path: str | Path) -> None:
-        """Write a ``.swc`` file: safetensors with the structure as JSON metadata, never half-written."""
-        from safetensors.numpy import save
+        """Write a ``.swc`` file, never half-written."""
+        from .swc import write
 
-        arrays: dict[str, np.ndarray] = {}
-        layers = []
-        for number, layer in enumerate(self.layers):
-            entry = {field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)}
-            for name in ("indices", "bias", "shift"):
-                value = entry.pop(name)
-                if value is not None:
-                    dtype = np.uint8 if name == "indices" else np.int64
-                    arrays[f"{number}.{name}"] = np.ascontiguousarray(value, dtype)
-            entry["source"], entry["target"] = layer.source.name, dataclasses.asdict(layer.target)
-            for name in ("codebook", "scale"):
-                entry[name] = [[[int(t.neg), t.shift] for t in terms] for terms in entry[name]]
-            layers.append(entry)
-        structure = {
-            "format": FORMAT, "version": VERSION, "input": dataclasses.asdict(self.input), "layers": layers,
-            "max_shift": self.max_shift, "guard_bits": self.guard_bits, "acc_bits": self.acc_bits,
-            "parameters": self.parameters, "metadata": self.metadata,
-        }
-        payload = save(arrays, metadata={"shiftwright": json.dumps(structure)})
-        write_atomically(path, payload, ModelError)
+        write(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> "QuantizedNetwork":
         """Read a ``.swc`` file; anything else is a :class:`ModelError`."""
-        from safetensors import SafetensorError, safe_open
+        from .swc import read
 
-        try:
-            with safe_open(str(path), framework="numpy") as file:
-                structure = json.loads((file.metadata() or {}).get("shiftwright", "{}"))
-                arrays = {name: file.get_tensor(name) for name in file.keys()}
-        except OSError as error:
-            raise ModelError(f"{path}: can't read the compressed network: {error.strerror or error}") from None
-        except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ModelError(f"{path}: not a compressed network (.swc), or damaged: {error}; "
-                             f"make one with 'shiftwright compress'") from None
-        if not isinstance(structure, dict) or structure.get("format") != FORMAT:
-            raise ModelError(f"{path}: is a safetensors file but not a compressed network (.swc); "
-                             f"make one with 'shiftwright compress'")
-        if structure.get("version") != VERSION:
-            raise ModelError(f"{path}: .swc version {structure.get('version')!r} is not supported, only {VERSION}; "
-                             f"compress the network again with this version of Shiftwright")
-        try:
-            return cls._from_structure(structure, arrays)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ModelError(f"{path}: damaged compressed network (.swc): {error!r}; compress it again") from None
-
-    @classmethod
-    def _from_structure(cls, structure: dict[str, Any], arrays: dict[str, np.ndarray]) -> "QuantizedNetwork":
-        tensors = {structure["input"]["name"]: TensorSpec(**structure["input"])}
-        layers = []
-        for number, entry in enumerate(structure["layers"]):
-            entry = dict(entry)
-            target = TensorSpec(**entry.pop("target"))
-            for name in ("codebook", "scale"):
-                entry[name] = tuple(tuple(Term(bool(neg), shift) for neg, shift in terms) for terms in entry[name])
-            for name in ("kernel", "stride", "padding", "dilation"):
-                entry[name] = tuple(entry[name])
-            entry["source"] = tensors[entry["source"]]
-            for name in ("indices", "bias", "shift"):
-                entry[name] = arrays.get(f"{number}.{name}")
-            layers.append(Layer(target=target, **entry))
-            tensors[target.name] = target
-        return cls(input=tensors[structure["input"]["name"]], layers=tuple(layers), **{
-            name: structure[name] for name in ("max_shift", "guard_bits", "acc_bits", "parameters", "metadata")})
+        return read(path)

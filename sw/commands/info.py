@@ -85,7 +85,7 @@ def _tensors(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     from safetensors import SafetensorError, safe_open
 
     from ...hw.arch.errors import ModelError
-    from ..network import FORMAT
+    from ..swc import FORMAT
 
     try:
         with safe_open(str(file), framework="numpy") as handle:

@@ -9,7 +9,7 @@ import pytest
 
 from shiftwright.hw.arch.errors import ModelError
 from shiftwright.sim import golden
-from shiftwright.sw.network import Layer, QuantizedNetwork, TensorSpec, Term
+from shiftwright.sw.network import Concat, Layer, QuantizedNetwork, Residual, TensorSpec, Term
 
 SEED = 20260731
 
@@ -114,6 +114,121 @@ def test_against_the_definition(op, guard_bits):
     assert checked > 20
 
 
+def identity(source, name, *, stride=(1, 1), channels=None, raw=False, **changes):
+    """A 1 x 1 depthwise layer (dense where `channels` differs) of weights 1."""
+    channels = source.channels if channels is None else channels
+    groups = channels if channels == source.channels else 1
+    height, width = (-(-size // step) for size, step in zip(source.shape[1:], stride))
+    target = spec(name, channels, height, width, 32 if raw else 8, raw or source.signed)
+    low, high = target.range
+    fields = {"name": name, "op": "conv", "source": source, "target": target, "kernel": (1, 1), "stride": stride,
+              "groups": groups, "indices": np.zeros((channels, source.channels // groups, 1, 1), np.uint8),
+              "codebook": ((Term(False, 0),),), "bias": np.zeros(channels, np.int64), "raw": raw,
+              "scale": ((Term(False, 0),),) * channels, "shift": np.zeros(channels, np.int64), "qmin": low,
+              "qmax": high}
+    return Layer(**{**fields, **changes})
+
+
+@pytest.mark.parametrize("guard_bits", [7, 3, 0])
+@pytest.mark.parametrize("offset", [0, 2, -1])
+def test_residuals_against_the_definition(guard_bits, offset):
+    rng = random.Random(f"{SEED} {guard_bits} {offset}")
+    source = spec("x", 4, 5, 6, signed=True)
+    narrow = identity(source, "narrow", channels=3)
+    terms = (Term(False, 6), Term(True, 4), Term(True, 1), Term(False, 7), Term(False, 7))
+    joined = Residual(source=source, terms=terms, stride=(2, 3), channel_offset=offset)
+    last = identity(narrow.target, "last", channels=5, stride=(2, 3), raw=True,
+                    residuals=(joined, dataclasses.replace(joined, source=narrow.target, terms=terms[1:2])))
+    network = QuantizedNetwork(input=source, layers=(narrow, last), guard_bits=guard_bits)
+    x = random_input(rng, source)
+    outputs = golden.run(network, x, layers=True)
+    plain = dataclasses.replace(network, layers=(narrow, dataclasses.replace(last, residuals=())))
+    expected = golden.run(plain, x)
+    for values, used in ((x, terms), (outputs["narrow"], terms[1:2])):
+        for n, c, y, column in itertools.product(*map(range, expected.shape)):
+            if 0 <= c - offset < values.shape[1]:
+                value = int(values[n, c - offset, 2 * y, 3 * column])
+                expected[n, c, y, column] += sum(
+                    (-1) ** term.neg * (value << term.shift >> 7 - guard_bits) for term in used)
+    np.testing.assert_array_equal(outputs["last"], expected)
+
+
+def concatenated():
+    """input -> a; [a, input] = both; both -> b; [both, b] = all; all -> last."""
+    source = spec("input", 2, 3, 2)
+    a = identity(source, "a", channels=3)
+    both = Concat(target=spec("both", 5, 3, 2), parts=(a.target, source))
+    b = identity(both.target, "b", bias=np.arange(5))
+    everything = Concat(target=spec("all", 10, 3, 2), parts=(both.target, b.target))
+    last = identity(everything.target, "last", residuals=(
+        Residual(source=both.target, terms=(Term(False, 0),), channel_offset=5),))
+    return QuantizedNetwork(input=source, layers=(a, b, last), concats=(everything, both), metadata={"seed": 1})
+
+
+def test_concatenations():
+    network = concatenated()
+    assert [step.target.name for step in network.steps] == ["a", "both", "b", "all", "last"]
+    x = random_input(random.Random(SEED), network.input, 3) // 4
+    a = np.repeat(x.sum(axis=1, keepdims=True), 3, axis=1)
+    both = np.concatenate([a, x], axis=1)
+    b = both + np.arange(5).reshape(1, 5, 1, 1)
+    np.testing.assert_array_equal(golden.run(network, x), np.concatenate([both, b + both], axis=1).clip(0, 255))
+
+
+def test_a_file_keeps_residuals_and_concatenations(tmp_path):
+    network = concatenated()
+    network.save(tmp_path / "net.swc")
+    found = QuantizedNetwork.load(tmp_path / "net.swc")
+    assert (found.input, found.concats, found.metadata) == (network.input, network.concats, network.metadata)
+    for before, after in zip(network.layers, found.layers, strict=True):
+        for field in dataclasses.fields(Layer):
+            one, two = getattr(before, field.name), getattr(after, field.name)
+            assert np.array_equal(one, two) if isinstance(one, np.ndarray) else one == two, field.name
+
+
+def wired(**changes):
+    """Two identity layers of one source; `changes` go to the second one."""
+    source = spec("x", 2, 4, 4)
+    first = identity(source, "first")
+    return QuantizedNetwork(input=source, layers=(first, dataclasses.replace(identity(first.target, "last"), **changes)))
+
+
+def residual(source=None, **changes):
+    return (Residual(**{"source": spec("x", 2, 4, 4) if source is None else source, "terms": (Term(False, 0),),
+                        **changes}),)
+
+
+MISWIRED = {
+    "unknown": (lambda: wired(source=spec("z", 2, 4, 4)), "layer last: its source 'z' is neither the network's input"),
+    "changed": (lambda: wired(source=spec("first", 2, 4, 4, 7)), "layer last: its source is .*bits=7.* that tensor is"),
+    "named_twice": (lambda: wired(target=spec("x", 2, 4, 4)), "layer last: another tensor is named 'x'"),
+    "raw_source": (lambda: wired(source=spec("first", 2, 4, 4, 32)),
+                   "has 32 bits; only the network's output may be raw"),
+    "groups": (lambda: wired(groups=3), "2 channels of first can't be divided into 3 groups"),
+    "later_residual": (lambda: wired(residuals=residual(spec("z", 2, 4, 4))), "layer last: its source 'z'"),
+    "residual_sign": (lambda: wired(residuals=residual(spec("x", 2, 4, 4, signed=True))),
+                      "layer last: residual x is signed but the source first is not; make the addition a layer"),
+    "residual_size": (lambda: wired(residuals=residual(stride=(2, 1))), "stride 2 needs 7 pixels .* of 4, but has 4"),
+    "residual_offset": (lambda: wired(residuals=residual(channel_offset=2)), "channel_offset 2 misses all .* 2 output"),
+    "residual_terms": (lambda: wired(residuals=residual(terms=())), "residual x has no terms"),
+    "residual_of_pool": (lambda: wired(op="maxpool", residuals=residual()), "joins a layer of kind maxpool"),
+    "concat_channels": (lambda: Concat(target=spec("c", 3, 4, 4), parts=(spec("x", 2, 4, 4),)),
+                        r"concatenation c: parts of \[2\] channels don't make 3"),
+    "concat_format": (lambda: Concat(target=spec("c", 2, 4, 4), parts=(spec("x", 2, 4, 4, 7),)),
+                      "concatenation c: its parts must have bits 8, but x has 7"),
+    "concat_unknown": (lambda: dataclasses.replace(wired(), concats=(
+        Concat(target=spec("c", 2, 4, 4), parts=(spec("z", 2, 4, 4),)),)),
+        "concatenation c: its source 'z' is neither"),
+}
+
+
+@pytest.mark.parametrize("name", MISWIRED)
+def test_miswired_networks_are_refused(name):
+    make, message = MISWIRED[name]
+    with pytest.raises(ModelError, match=message):
+        make()
+
+
 def dense(weights, *, bits=8, signed=False, guard_bits=7, acc_bits=24, raw=True, **changes):
     """A fully connected layer with the given integer weights, each a sum of positive powers of two."""
     weights = np.asarray(weights)
@@ -209,7 +324,8 @@ def test_accuracy_takes_the_first_greatest_output():
     from shiftwright.sw.data import Dataset
 
     network = dense([[1, 0], [0, 1], [0, 1]], bits=8)
-    network = dataclasses.replace(network, input=dataclasses.replace(network.input, exponent=-8))
+    source = dataclasses.replace(network.input, exponent=-8)
+    network = QuantizedNetwork(input=source, layers=(dataclasses.replace(network.layers[0], source=source),))
     images = np.array([[9, 1], [1, 9], [4, 4]], np.uint8).reshape(3, 2, 1, 1)
     dataset = Dataset(images, np.array([0, 1, 2]), "test", "test", ("a", "b", "c"))
     assert golden.predict(network, images, batch=2).tolist() == [0, 1, 0]
