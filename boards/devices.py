@@ -61,27 +61,39 @@ class Device:
     multipliers: tuple[str, ...]
 
 
-DEVICES: dict[str, Device] = {device.name: device for device in (
-    Device(
-        name="ecp5-85f", title="Lattice LFE5U-85F, CABGA381, speed grade 6", synth="synth_ecp5",
-        router="nextpnr-ecp5", router_args=("--85k", "--package", "CABGA381", "--speed", "6"),
+
+def _ecp5(name: str, title: str, size: str, luts: int, ram: int, dsp: int) -> Device:
+    return Device(
+        name=name, title=title, synth="synth_ecp5",
+        router="nextpnr-ecp5", router_args=(f"--{size}", "--package", "CABGA381", "--speed", "6"),
         unconstrained=("--lpf-allow-unconstrained",), packer="ecppack",
         constraints="top.lpf", routed="top.config", bitstream="top.bit",
-        capacity={"lut4": 83640, "ff": 83640, "ram": 208, "dsp": 156},
+        capacity={"lut4": luts, "ff": luts, "ram": ram, "dsp": dsp},
         # A distributed RAM holds 16 x 4 bits in four LUTs, and its write port takes the two next to them.
         luts_of={"LUT4": 1, "TRELLIS_DPR16X4": 6}, registers=("TRELLIS_FF",), rams=("DP16KD", "PDPW16KD"),
-        carry="CCU2C", spram="", multipliers=("MULT18X18D", "MULT9X9D", "ALU54B", "ALU24B")),
-    Device(
-        # "u" is the UltraPlus, whose delays abc9 then optimizes for.
-        name="up5k", title="Lattice iCE40UP5K, SG48", synth="synth_ice40 -device u -abc9",
-        router="nextpnr-ice40", router_args=("--up5k", "--package", "sg48"),
+        carry="CCU2C", spram="", multipliers=("MULT18X18D", "MULT9X9D", "ALU54B", "ALU24B"))
+
+
+def _ice40(name: str, title: str, arguments: tuple[str, ...], synth: str, capacity: Mapping[str, int]) -> Device:
+    return Device(
+        name=name, title=title, synth=synth, router="nextpnr-ice40", router_args=arguments,
         unconstrained=("--pcf-allow-unconstrained",), packer="icepack",
-        constraints="top.pcf", routed="top.asc", bitstream="top.bin",
-        capacity={"lut4": 5280, "ff": 5280, "ram": 30, "spram": 4, "dsp": 8},
+        constraints="top.pcf", routed="top.asc", bitstream="top.bin", capacity=capacity,
         luts_of={"SB_LUT4": 1}, registers=("SB_DFF",),
         rams=("SB_RAM40_4K", "SB_RAM40_4KNR", "SB_RAM40_4KNW", "SB_RAM40_4KNRNW"),
-        carry="SB_CARRY", spram="SB_SPRAM256KA", multipliers=("SB_MAC16",)),
+        carry="SB_CARRY", spram="SB_SPRAM256KA" if "spram" in capacity else "", multipliers=("SB_MAC16",))
+
+
+DEVICES: dict[str, Device] = {device.name: device for device in (
+    _ecp5("ecp5-85f", "Lattice LFE5U-85F, CABGA381, speed grade 6", "85k", 83640, 208, 156),
+    _ecp5("ecp5-25f", "Lattice LFE5U-25F, CABGA381, speed grade 6", "25k", 24288, 56, 28),
+    # "u" is the UltraPlus, "hx" the fast part, whose delays abc9 then optimizes for.
+    _ice40("up5k", "Lattice iCE40UP5K, SG48", ("--up5k", "--package", "sg48"), "synth_ice40 -device u -abc9",
+           {"lut4": 5280, "ff": 5280, "ram": 30, "spram": 4, "dsp": 8}),
+    _ice40("hx8k", "Lattice iCE40HX8K, CT256", ("--hx8k", "--package", "ct256"), "synth_ice40 -device hx -abc9",
+           {"lut4": 7680, "ff": 7680, "ram": 32}),
 )}
+"""The devices, by name."""
 
 
 def get_device(name: str) -> Device:
