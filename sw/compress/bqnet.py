@@ -18,6 +18,7 @@ __all__ = ["BQNet", "LevelSet"]
 
 MAX_SHIFT_FIELD = 15
 K_LIMIT = 31
+PRUNE_LIMIT = 0.999
 CHOSEN_STEPS = 3000
 CHOSEN_EPOCHS = (4, 40)
 
@@ -34,12 +35,15 @@ class LevelSet:
         Whether 0 is a value.
     k_min, k_max : int
         Range of k; the scale is chosen so that all levels lie in it.
+    prune : float
+        Share of the weights, the smallest, that is 0 whatever the values.
     """
 
     levels: int
     zero: bool
     k_min: int
     k_max: int
+    prune: float = 0.0
 
 
 @register
@@ -55,8 +59,11 @@ class BQNet(Recipe):
         Whether a weight may be 0.
     k_min, k_max : int
         A weight is ``+-2**-k`` with k from ``k_min`` to ``k_max`` (before a batch norm's power of two).
+    prune : float
+        Share of each layer's weights, the smallest, that is 0 for good. It grows over the first half of the epochs; in
+        the second half the others are trained on.
     layers : mapping
-        ``levels``, ``zero``, ``k_min``, ``k_max`` of single layers, by module path.
+        ``levels``, ``zero``, ``k_min``, ``k_max``, ``prune`` of single layers, by module path.
     act_bits : int
         Bits of an activation, 2 to 8.
     max_shift : int
@@ -88,11 +95,14 @@ class BQNet(Recipe):
         Divides the logits in that comparison.
     shift : int
         Largest random shift of a training image, in pixels.
+    flip : bool
+        Half of the training images, chosen at random, are mirrored left to right.
 
     Notes
     -----
     Distillation follows Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network" (2015), section 2; the
-    straight-through estimator Bengio, Leonard and Courville, arXiv:1308.3432.
+    straight-through estimator Bengio, Leonard and Courville, arXiv:1308.3432; the growth of the pruned share Zhu and
+    Gupta, arXiv:1710.01878, section 3.
     """
 
     name: ClassVar[str] = "bqnet"
@@ -101,6 +111,7 @@ class BQNet(Recipe):
     zero: bool = True
     k_min: int = -8
     k_max: int = 16
+    prune: float = 0.0
     layers: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     act_bits: int = 8
     max_shift: int = 7
@@ -116,6 +127,7 @@ class BQNet(Recipe):
     distill: float = 0.5
     temperature: float = 2.0
     shift: int = 1
+    flip: bool = False
 
     def __post_init__(self) -> None:
         where = "recipe bqnet"
@@ -128,7 +140,7 @@ class BQNet(Recipe):
                 ("act_bits", int, 2, 8), ("acc_bits", int, 16, 32), ("calibration_images", int, 1, 1_000_000),
                 ("batch", int, 1, 1_000_000), ("learning_rate", float, 0, 1e3),
                 ("percentile", float, 50, 100), ("distill", float, 0, 1), ("temperature", float, 1e-3, 1e3),
-                ("shift", int, 0, 1000), ("raw_output", bool, None, None)):
+                ("shift", int, 0, 1000), ("raw_output", bool, None, None), ("flip", bool, None, None)):
             require(where, name, getattr(self, name), kind, low, high)
         if self.calibration not in ("mse", "percentile"):
             raise ModelError(f"{where}: calibration must be 'mse' or 'percentile', not {self.calibration!r}")
@@ -152,6 +164,7 @@ class BQNet(Recipe):
         require(where, "levels", levels.levels, int, 1, self.max_shift + 1)
         require(where, "k_min", levels.k_min, int, -K_LIMIT, K_LIMIT)
         require(where, "k_max", levels.k_max, int, -K_LIMIT, K_LIMIT)
+        require(where, "prune", levels.prune, float, 0, PRUNE_LIMIT)
         if levels.k_max - levels.k_min + 1 < levels.levels:
             raise ModelError(f"{where}: k from {levels.k_min} to {levels.k_max} has no room for {levels.levels} "
                              f"levels; lower k_min or raise k_max")

@@ -58,21 +58,34 @@ class PowerOfTwo(nn.Module):
     ----------
     k_top : int
         The scale: k of the largest magnitude. :meth:`fit` chooses it.
+    mask : bool tensor
+        False for the weights that are taken out: 0, without a gradient. :meth:`prune` chooses it; a single True before.
     """
+
+    mask: Tensor
 
     def __init__(self, level_set: LevelSet) -> None:
         super().__init__()
         self.level_set = level_set
         self.k_top = level_set.k_min
+        self.register_buffer("mask", torch.tensor(True))
         count = level_set.levels
         # Magnitudes relative to the largest, rising; between two neighbours the boundary is half-way.
         magnitudes = ([0.0] if level_set.zero else []) + [2.0**-j for j in reversed(range(count))]
         self._magnitudes = torch.tensor(magnitudes)
         self._boundaries = (self._magnitudes[1:] + self._magnitudes[:-1]) / 2
 
+    def prune(self, weight: Tensor, share: float) -> None:
+        """Choose anew which weights are taken out: the smallest, that share of all."""
+        kept = weight.numel() - round(share * weight.numel())
+        mask = torch.zeros(weight.numel(), dtype=torch.bool)
+        mask[weight.abs().flatten().topk(kept, sorted=False).indices] = True
+        self.mask = mask.reshape(weight.shape)
+
     def fit(self, weight: Tensor) -> None:
-        """Choose the scale with the least squared error over all weights of the layer."""
+        """Choose the scale with the least squared error over the weights of the layer that are not taken out."""
         level_set, keep = self.level_set, self.k_top
+        weight = weight * self.mask
         errors = {}
         for self.k_top in range(level_set.k_min, level_set.k_max - level_set.levels + 2):
             errors[self.k_top] = float((self.quantize(weight) - weight).square().sum(dtype=torch.float64))
@@ -86,18 +99,19 @@ class PowerOfTwo(nn.Module):
         rank = torch.bucketize(scaled, self._boundaries.to(scaled), right=True)
         sign = torch.where(weight < 0, -1, 1)
         level = len(self._magnitudes) - 1 - rank
-        return torch.where(self._magnitudes[rank] == 0, 0, sign), level
+        zero = (self._magnitudes[rank] == 0).logical_or_(~self.mask)
+        return torch.where(zero, 0, sign), torch.where(zero, self.level_set.levels, level)
 
     def quantize(self, weight: Tensor) -> Tensor:
         """The nearest value of each weight."""
         scaled = weight.abs() * 2.0**self.k_top
         rank = torch.bucketize(scaled, self._boundaries.to(scaled), right=True)
-        magnitude = self._magnitudes.to(scaled)[rank] * 2.0**-self.k_top
+        magnitude = self._magnitudes.to(scaled)[rank] * (self.mask * 2.0**-self.k_top)
         return torch.where(weight < 0, -magnitude, magnitude)  # without zero as a value, -0.0 is positive
 
     def forward(self, weight: Tensor) -> Tensor:
         """The nearest values, with gradients straight through."""
-        return straight_through(weight, self.quantize(weight.detach()))
+        return straight_through(weight * self.mask, self.quantize(weight.detach()))
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Master weights start as the float weights."""

@@ -27,15 +27,17 @@ LEAST_SCHEDULE = 11
 SMALL_STEP = 100_000_000
 """Multiplications of a training step's forward pass below which a second thread costs more than it saves."""
 REFINE = 0.5
-"""Share of the epochs before which scales are chosen anew."""
+"""Share of the epochs before which scales and the weights to take out are chosen anew."""
+PRUNE_STEPS = 50
+"""Steps between two choices of the weights to take out."""
 
 
 def fine_tune(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recipe: BQNet, *, seed: int,
               progress: Progress | None) -> None:
     """Calibrate a quantized network and train it with Adam; it is changed in place.
 
-    Weight and activation scales are chosen anew at each epoch of the first half, then stay. With ``epochs = 0`` it
-    is only calibrated.
+    Weight and activation scales are chosen anew at each epoch of the first half, then stay, as do the weights that are
+    taken out. With ``epochs = 0`` it is only pruned and calibrated.
 
     Parameters
     ----------
@@ -62,11 +64,13 @@ def fine_tune(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recip
     generator = torch.Generator().manual_seed(seed)
     images, labels = torch.tensor(data.images), torch.tensor(data.labels)
     sample = images[torch.randperm(len(images), generator=generator)[:recipe.calibration_images]].float() / PIXEL_SCALE
-    calibrate(network, sample, recipe)
     epochs = recipe.epochs_for(len(images))
+    steps = -(-len(labels) // recipe.batch)
+    settled, step = int(REFINE * epochs), 0
+    _prune(network, 0, settled * steps)
+    _refine(network, sample, recipe)
     if epochs == 0:
         return
-    steps = -(-len(labels) // recipe.batch)
     optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.learning_rate, total_steps=max(epochs * steps, LEAST_SCHEDULE), pct_start=WARM_UP)
@@ -76,18 +80,24 @@ def fine_tune(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recip
         torch.set_num_threads(1)
     try:
         for epoch in range(1, epochs + 1):
-            if 1 < epoch <= 1 + REFINE * epochs:
+            if 1 < epoch <= 1 + settled:
+                _prune(network, step, settled * steps)
                 _refine(network, sample, recipe)
             total = 0.0
             for index in torch.randperm(len(labels), generator=generator).split(recipe.batch):
+                if step % PRUNE_STEPS == 0 and step < settled * steps:
+                    _prune(network, step, settled * steps)
                 x = images[index].float() / PIXEL_SCALE
                 if recipe.shift:
                     x = shift_randomly(x, recipe.shift, generator)
+                if recipe.flip:
+                    x = torch.where(torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5, x.flip(3), x)
                 loss = _loss(network, teacher, x, labels[index], recipe)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
                 schedule.step()
+                step += 1
                 total += loss.item() * len(index)
             if not total < float("inf"):
                 raise ModelError(f"recipe {recipe.name}: the training diverged in epoch {epoch}; lower learning_rate "
@@ -116,6 +126,14 @@ def _loss(network: FakeQuantized, teacher: nn.Module, x: Tensor, labels: Tensor,
         loss = loss + recipe.distill * recipe.temperature**2 * functional.kl_div(
             functional.log_softmax(logits / recipe.temperature, dim=1), target, reduction="batchmean")
     return loss
+
+
+def _prune(network: FakeQuantized, step: int, last: int) -> None:
+    """Take weights out: of the recipe's share 1 - (1 - step / last)**3, all of it from the last step on."""
+    grown = 1 - (1 - step / last) ** 3 if step < last else 1.0
+    for layer in network.chain:
+        if isinstance(layer, ConvLayer) and (share := layer.weight_quantizer.level_set.prune):
+            layer.weight_quantizer.prune(layer.master_weight, grown * share)
 
 
 def _refine(network: FakeQuantized, sample: Tensor, recipe: BQNet) -> None:
