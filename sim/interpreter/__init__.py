@@ -3,7 +3,9 @@
 It shares no code with the packer: parsing, decoding and the activation memory are its own.
 """
 
-from .machine import Interpretation, accuracy, predict, run
-from .memory import Program, read_image
+from .file import Placement, Program, read_image
+from .machine import Interpretation, accuracy, predict, run, run_batch
+from .statistics import StreamStatistics, statistics
 
-__all__ = ["Interpretation", "Program", "accuracy", "predict", "read_image", "run"]
+__all__ = ["Interpretation", "Placement", "Program", "StreamStatistics", "accuracy", "predict", "read_image", "run",
+           "run_batch", "statistics"]

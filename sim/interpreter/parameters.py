@@ -1,106 +1,115 @@
-"""Biases and scales of a layer, from the words of its parameters; and the requantization that they describe."""
+"""Output channels, biases and scales of a stream's rows; and the requantization that they describe."""
 
 import dataclasses
 
 import numpy as np
 
 from ...hw.arch.errors import ImageError
-from ...hw.arch.image import Flag
+from ...hw.arch.image import SCALE_EXTRA_AT, SCALE_EXTRA_MAX, SCALE_SHIFT_BITS, Flag
 
 __all__ = ["RowParameters", "Scale", "read_parameters"]
 
+SHIFT_MASK = (1 << SCALE_SHIFT_BITS) - 1
+SIGN_AT = 5
+"""Bit of a further scale term that makes it negative."""
 AGAIN = "compile the network again"
 
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """A scale in Horner form.
+    """A scale in Horner form; its first term is positive.
 
     Parameters
     ----------
-    negative : bool
-        Sign of the first term.
     further : tuple of (int, bool)
         Right shift before each further term, and its sign.
     shift : int
         Final right shift.
     """
 
-    negative: bool
     further: tuple[tuple[int, bool], ...]
     shift: int
 
     def apply(self, total: np.ndarray) -> np.ndarray:
         """Scaled and rounded values (before the clamp) of ``acc + bias``, int64."""
-        value = -total if self.negative else total
+        value = total
         for shift, negative in self.further:
             value = (value >> shift) + (-total if negative else total)
-        half = 1 << self.shift >> 1
-        return (value + half) >> self.shift
+        return (value + (1 << self.shift >> 1)) >> self.shift
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RowParameters:
-    """Biases, int64 (rows,), and each row's scale."""
+    """Output channels and biases of a stream's rows, int64 (rows,), and each row's scale."""
 
+    channel: np.ndarray
     bias: np.ndarray
     scales: tuple[Scale, ...]
 
 
-def read_parameters(where: str, words: np.ndarray, flags: Flag, rows: int) -> RowParameters:
-    """Read the parameters of all rows.
+class _Words:
+    """The words of a stream's parameters, taken one by one."""
+
+    def __init__(self, where: str, words: np.ndarray, rows: int) -> None:
+        self.where, self.rows, self.position = where, rows, 0
+        self.words: list[int] = words.tolist()
+
+    def take(self) -> int:
+        if self.position >= len(self.words):
+            raise ImageError(f"{self.where} parameters: {len(self.words)} words are too few for {self.rows} output "
+                             f"channels; {AGAIN}")
+        self.position += 1
+        return self.words[self.position - 1]
+
+    def scale(self) -> Scale:
+        first = self.take()
+        extra = first >> SCALE_EXTRA_AT & SCALE_EXTRA_MAX
+        fields: list[int] = []
+        for _ in range(-(-extra // 2)):
+            word = self.take()
+            fields += [word & 0xFF, word >> 8]
+        if first & ~(SHIFT_MASK | SCALE_EXTRA_MAX << SCALE_EXTRA_AT) or any(field >> 6 for field in fields):
+            raise ImageError(f"{self.where} parameters: the scale that ends at word {self.position} has undefined "
+                             f"bits, 0x{first:04x}; {AGAIN}")
+        return Scale(tuple((field & SHIFT_MASK, bool(field >> SIGN_AT & 1)) for field in fields[:extra]),
+                     first & SHIFT_MASK)
+
+    def bias(self, wide: bool) -> int:
+        low = self.take()
+        if not wide:
+            return low - (low >> 15 << 16)
+        high = self.take()
+        return (high << 16 | low) - (high >> 15 << 32)
+
+
+def read_parameters(where: str, words: np.ndarray, flags: Flag, channels: range) -> RowParameters:
+    """Read the parameters of a stream's rows.
 
     Parameters
     ----------
     where : str
-        The layer, for messages.
+        The stream, for messages.
     words : int64 array
-        The words of the parameters.
+        The words of the stream's parameters.
     flags : Flag
-        ``SHARED_SCALE``, ``BIAS`` and ``WIDE_BIAS`` decide the layout. A raw layer has scale words too, which do
-        nothing.
-    rows : int
-        Output channels.
+        ``SHARED_SCALE``, ``ORDER``, ``BIAS`` and ``WIDE_BIAS`` decide the layout. A raw layer has scale words too,
+        which do nothing.
+    channels : range
+        The rows' output channels without ``ORDER``.
 
     Raises
     ------
     ImageError
-        If the words are too few or too many.
+        If the words are too few or too many, or have undefined bits.
     """
-    values = words.tolist()
-    position = 0
-
-    def take() -> int:
-        nonlocal position
-        if position >= len(values):
-            raise ImageError(f"{where} parameters: {len(values)} words are too few for {rows} output channels; {AGAIN}")
-        position += 1
-        return int(values[position - 1])
-
-    def take_scale() -> Scale:
-        first = take()
-        extra = first >> 6 & 3
-        fields = []
-        for _ in range(-(-extra // 2)):
-            word = take()
-            fields += [word & 0xFF, word >> 8]
-        return Scale(bool(first >> 8 & 1), tuple((field & 0x1F, bool(field >> 5 & 1)) for field in fields[:extra]),
-                     first & 0x3F)
-
-    def take_bias() -> int:
-        if Flag.BIAS not in flags:
-            return 0
-        low = take()
-        if Flag.WIDE_BIAS not in flags:
-            return low - (low >> 15 << 16)
-        high = take()
-        return (high << 16 | low) - (high >> 15 << 32)
-
-    shared = take_scale() if Flag.SHARED_SCALE in flags else None
-    biases, scales = [], []
-    for _ in range(rows):
-        biases.append(take_bias())
-        scales.append(shared if shared is not None else take_scale())
-    if position != len(values):
-        raise ImageError(f"{where} parameters: {len(values)} words, but {rows} output channels use {position}; {AGAIN}")
-    return RowParameters(np.array(biases, np.int64), tuple(scales))
+    reader = _Words(where, words, len(channels))
+    shared = reader.scale() if Flag.SHARED_SCALE in flags and channels else None
+    order, biases, scales = [], [], []
+    for channel in channels:
+        order.append(reader.take() if Flag.ORDER in flags else channel)
+        biases.append(reader.bias(Flag.WIDE_BIAS in flags) if Flag.BIAS in flags else 0)
+        scales.append(shared if shared is not None else reader.scale())
+    if reader.position != len(words):
+        raise ImageError(f"{where} parameters: {len(words)} words, but {len(channels)} output channels use "
+                         f"{reader.position}; {AGAIN}")
+    return RowParameters(np.array(order, np.int64), np.array(biases, np.int64), tuple(scales))
