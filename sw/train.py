@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["Checkpoint", "Progress", "train", "accuracy", "count_parameters", "save_checkpoint", "load_checkpoint"]
+__all__ = ["Checkpoint", "Progress", "train", "accuracy", "count_parameters", "save_checkpoint", "load_checkpoint",
+           "load_weights"]
 
 FORMAT = "shiftwright.float"
 PIXEL_SCALE = 256.0
@@ -232,3 +233,43 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise ModelError(f"{path}: its tensors don't fit network {network!r}: {error}; {remedy}") from None
     module.eval()
     return Checkpoint(module, network, dataset, measured, epochs, seed, parameters)
+
+
+def load_weights(network: str, path: str | Path) -> "nn.Module":
+    """A network of the zoo, in evaluation mode, with the weights of a PyTorch checkpoint.
+
+    Parameters
+    ----------
+    network : str
+        Name in the zoo.
+    path : path
+        What ``torch.save`` wrote of a state dict, bare or under the key ``state_dict``; a prefix ``module.`` of its names
+        is dropped. Only tensors and plain containers are unpickled, never code.
+
+    Raises
+    ------
+    ModelError
+        If the network is unknown, the file can't be read, or its tensors don't fit.
+    """
+    import pickle
+
+    import torch
+
+    module = network_info(network).build()
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ModelError(f"{path}: can't read the weights: {error.strerror or error}") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"{path}: not a PyTorch checkpoint of tensors, or damaged: {reason}") from None
+    state = state.get("state_dict", state) if isinstance(state, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ModelError(f"{path}: holds no state dict; save the module's state_dict()")
+    try:
+        module.load_state_dict({name.removeprefix("module."): value.float() if value.is_floating_point() else value
+                                for name, value in state.items()})
+    except RuntimeError as error:
+        raise ModelError(f"{path}: its tensors don't fit network {network!r}: {error}; name the network that they "
+                         f"were saved from") from None
+    return module.eval()

@@ -85,10 +85,47 @@ def lenet5() -> "nn.Module":
         flatten=nn.Flatten(), fc1=nn.Linear(800, 500), relu3=nn.ReLU(), fc2=nn.Linear(500, 10))
 
 
+def resnet20() -> "nn.Module":
+    """ResNet-20 for CIFAR-10 with parameter-free shortcuts (He et al., arXiv:1512.03385, section 4.2, option A).
+
+    Its state has the names of Y. Idelbayev's published checkpoints but for their prefix ``module.``; images are
+    normalized inside, with the mean and deviation that those were trained with.
+    """
+    from .resnet import ResNet
+
+    return ResNet(blocks=3)
+
+
+def resnet32() -> "nn.Module":
+    """ResNet-32, 464,154 parameters; as :func:`resnet20` otherwise."""
+    from .resnet import ResNet
+
+    return ResNet(blocks=5)
+
+
+def mobilenet_tiny() -> "nn.Module":
+    """Depthwise separable convolutions for 3 x 32 x 32 images, in the manner of MobileNet (arXiv:1704.04861)."""
+    from torch import nn
+
+    def block(inputs: int, outputs: int, stride: int) -> "nn.Module":
+        return _sequential(
+            depthwise=nn.Conv2d(inputs, inputs, 3, stride, padding=1, groups=inputs, bias=False),
+            bn1=nn.BatchNorm2d(inputs), relu1=nn.ReLU6(),
+            pointwise=nn.Conv2d(inputs, outputs, 1, bias=False), bn2=nn.BatchNorm2d(outputs), relu2=nn.ReLU6())
+
+    return _sequential(
+        conv1=nn.Conv2d(3, 16, 3, padding=1, bias=False), bn1=nn.BatchNorm2d(16), relu1=nn.ReLU6(),
+        block1=block(16, 32, 1), block2=block(32, 64, 2), block3=block(64, 64, 1), block4=block(64, 128, 2),
+        block5=block(128, 128, 1), pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(128, 10))
+
+
 NETWORKS: dict[str, NetworkInfo] = {info.name: info for info in (
     NetworkInfo("digits", digits, (1, 8, 8), "digits", epochs=40, shift=1, learning_rate=5e-3, batch=64),
     NetworkInfo("lenet300", lenet300, (1, 28, 28), "mnist", epochs=12, shift=1),
     NetworkInfo("lenet5", lenet5, (1, 28, 28), "mnist", epochs=8, shift=1),
+    NetworkInfo("resnet20", resnet20, (3, 32, 32), "cifar10", epochs=60, shift=4),
+    NetworkInfo("resnet32", resnet32, (3, 32, 32), "cifar10", epochs=60, shift=4),
+    NetworkInfo("mobilenet_tiny", mobilenet_tiny, (3, 32, 32), "cifar10", epochs=30, shift=4),
 )}
 """The zoo's networks by name."""
 

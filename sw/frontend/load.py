@@ -1,4 +1,4 @@
-"""Find the network that a person names: a checkpoint of a zoo network, or a module by its Python name."""
+"""Find the network that a person names: a checkpoint, a zoo network and its weights, or a module by its Python name."""
 
 import dataclasses
 import importlib
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...hw.arch.errors import ModelError
+from ..train import load_checkpoint, load_weights
+from ..zoo import NETWORKS
 
 if TYPE_CHECKING:
     import torch
@@ -39,9 +41,9 @@ def load_model(source: str) -> Loaded:
     Parameters
     ----------
     source : str
-        A ``.safetensors`` checkpoint made by ``shiftwright train``, or ``package.module:Name``, where ``Name`` is an
-        ``nn.Module`` or something that returns one when it is called without arguments. The current folder is searched
-        too.
+        A ``.safetensors`` checkpoint made by ``shiftwright train``; or ``NETWORK:FILE``, a network of the zoo and a
+        PyTorch checkpoint of its weights; or ``package.module:Name``, where ``Name`` is an ``nn.Module`` or something that
+        returns one when it is called without arguments. The current folder is searched too.
 
     Raises
     ------
@@ -54,6 +56,10 @@ def load_model(source: str) -> Loaded:
     if source.endswith((".swc", ".swi")):
         raise ModelError(f"{source}: is compressed already; 'compress' takes a float checkpoint (.safetensors) or "
                          f"package.module:Name")
+    network, _, weights = source.partition(":")
+    if network in NETWORKS and weights:
+        return Loaded(model=load_weights(network, weights), input_shape=NETWORKS[network].input_shape,
+                      metadata={"network": network})
     if not Path(source).exists() and ":" in source:
         return _import(source)
     return _checkpoint(Path(source))
@@ -82,9 +88,6 @@ def _import(source: str) -> Loaded:
 
 
 def _checkpoint(path: Path) -> Loaded:
-    from ..train import load_checkpoint
-    from ..zoo import network_info
-
     checkpoint = load_checkpoint(path)
     metadata = {name: getattr(checkpoint, name) for name in ("network", "dataset", "float_accuracy", "seed")}
-    return Loaded(model=checkpoint.module, input_shape=network_info(checkpoint.network).input_shape, metadata=metadata)
+    return Loaded(model=checkpoint.module, input_shape=NETWORKS[checkpoint.network].input_shape, metadata=metadata)

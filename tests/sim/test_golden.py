@@ -190,7 +190,8 @@ def wired(**changes):
     """Two identity layers of one source; `changes` go to the second one."""
     source = spec("x", 2, 4, 4)
     first = identity(source, "first")
-    return QuantizedNetwork(input=source, layers=(first, dataclasses.replace(identity(first.target, "last"), **changes)))
+    last = dataclasses.replace(identity(first.target, "last"), **changes)
+    return QuantizedNetwork(input=source, layers=(first, last))
 
 
 def residual(source=None, **changes):
