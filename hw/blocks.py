@@ -1,6 +1,6 @@
 """Counts output-pixel blocks: columns of blocks inner, rows of blocks outer."""
 
-from amaranth.hdl import Elaboratable, Module, Mux, Signal
+from amaranth.hdl import Elaboratable, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,54 +10,44 @@ __all__ = ["BlockCounter"]
 
 
 class BlockCounter(wiring.Component):
-    """Position of the current block of output pixels.
+    """Tells the last blocks of a map; blocks may follow each other in every cycle.
 
-    ``last_x`` and ``last`` are registered. Two cycles after ``start`` or ``advance`` they are right; until then they
-    are those of a map of one block, low for any other map. So advances stand at least two cycles apart, but for the
-    first block of a map (and every block of a map of one).
+    Parameters
+    ----------
+    config : AcceleratorConfig
 
     Members
     -------
     out_h, out_w : In
-        Output map, stable while in use.
-    start : In(1)
-        Back to the first block.
-    advance : In(1)
-        To the next block, after the last to the first.
-    y, x : Out
-        Output coordinates of the block's first pixel.
+        Output map in pixels, stable from ``start`` on.
+    start, advance : In(1)
+        To the first block; to the next one, after the last to the first.
     last_x, last : Out(1)
         Whether the block is the last of its row of blocks; of the map.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
-        bits = config.map_bits
         super().__init__({
-            "out_h": In(bits), "out_w": In(bits), "start": In(1), "advance": In(1),
-            "y": Out(bits), "x": Out(bits), "last_x": Out(1), "last": Out(1),
+            "out_h": In(config.map_bits), "out_w": In(config.map_bits), "start": In(1), "advance": In(1),
+            "last_x": Out(1), "last": Out(1),
         })
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
-        single_x = Signal()
-        single = Signal()
-        next_x = Signal(self.config.map_bits + 1)
-        next_y = Signal(self.config.map_bits + 1)
-        m.d.comb += [next_x.eq(self.x + self.config.lanes_x), next_y.eq(self.y + self.config.lanes_y)]
-        m.d.sync += [
-            single_x.eq(self.out_w <= self.config.lanes_x),
-            single.eq((self.out_w <= self.config.lanes_x) & (self.out_h <= self.config.lanes_y)),
-        ]
-        # Rows may end in consecutive cycles when a map has one block; the flags of others have time to settle.
-        m.d.sync += [
-            self.last_x.eq(single_x | (next_x >= self.out_w)),
-            self.last.eq(single | ((next_x >= self.out_w) & (next_y >= self.out_h))),
-        ]
-        with m.If(self.advance):
-            m.d.sync += [self.x.eq(Mux(self.last_x, 0, next_x)), self.last_x.eq(single_x), self.last.eq(single)]
-            with m.If(self.last_x):
-                m.d.sync += self.y.eq(Mux(self.last, 0, next_y))
-        with m.If(self.start):
-            m.d.sync += [self.x.eq(0), self.y.eq(0), self.last_x.eq(single_x), self.last.eq(single)]
+        last_y = Signal()
+        for name, size, lanes, last, step in (
+                ("x", self.out_w, self.config.lanes_x, self.last_x, self.advance),
+                ("y", self.out_h, self.config.lanes_y, last_y, self.advance & self.last_x)):
+            low = lanes.bit_length() - 1
+            # Blocks from 1 when the last is whole, from 0 when only a part of it lies in the map: so the last one's
+            # number is the size without its low bits.
+            whole: Value = ~size[:low].any()
+            block = Signal(max(1, len(size) - low), name=f"block_{name}")
+            m.d.comb += last.eq(block == size[low:])
+            with m.If(step):
+                m.d.sync += block.eq(block + 1)
+            with m.If(self.start | step & last):
+                m.d.sync += block.eq(whole)
+        m.d.comb += self.last.eq(self.last_x & last_y)
         return m

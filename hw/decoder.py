@@ -1,33 +1,27 @@
-"""Canonical Huffman decoder: one codeword a cycle from two sub-streams dealt codeword by codeword.
+"""Canonical Huffman decoder: one codeword a cycle, its loop a ring of pipeline stages with a context in each.
 
-The loop of a Huffman decoder is: look at the window, find the codeword's length, move the window. Here it is 2-slow:
-the layer's codewords alternate between sub-streams A and B, so each has two cycles for its loop and one set of
-comparators serves both.
+The loop of a Huffman decoder is: look at the next bits, find the codeword's length, move on by it. A stream's codewords
+are dealt to ``interleave`` contexts, each with bits of its own, so that the loop may take as many cycles:
 
-    extract   window of the sub-stream in turn, at its bit offset            -> register
-    length    compare with the limit of each length; move the sub-stream     -> register
-    symbol    codeword + offset of its length                                -> FIFO
+    coarse, fine   the context's next bits: the window
+    compare        the window with the limit of each length: a thermometer
+    move           length; bit offset += length; over the end of a word, the next word comes in
 
-An output channel's row is decoded once for each block of output pixels. The end of a row is recognized in the symbol
-stage, beside the adder: there both bit readers still stand right behind the end-of-row codeword (the following ones are
-in the extract and length stages and have not moved their readers), so saving or restoring the readers in that cycle
-needs no correction. A return costs the two codewords in flight.
+A context is two words and a bit offset in the first. All contexts take their words from one sequence, in the order in
+which they move over word ends, so that one reader serves them all. The symbol (codeword + offset of its length) is found
+behind the loop. Ring and symbol stages advance together, when there is a word to take and the consumer is ready.
 """
 
-from amaranth.hdl import Array, Cat, Const, Elaboratable, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, flipped
 
 from .arch.config import AcceleratorConfig
-from .bitreader import BitReader
-from .blocks import BlockCounter
 from .fetch import FetchSignature
+from .wordreader import WordReader
 
 __all__ = ["CodeTable", "Decoder"]
-
-PREFETCH = 5
-"""Words past the end of a sub-stream that are requested before its last codeword is decoded, at most, and one."""
 
 
 class CodeTable(wiring.Component):
@@ -35,27 +29,27 @@ class CodeTable(wiring.Component):
 
     A window whose first ``l`` bits are below ``limit[l]`` begins with a codeword of at most ``l`` bits.
 
+    Parameters
+    ----------
+    max_bits : int
+        Longest codeword.
+
     Members
     -------
-    start, eor : In
-        Begin a new table, whose end-of-row symbol is ``eor``.
-    count_valid, count : In
-        Codewords of length 1, 2, ... in turn.
+    load_begin, load_codes, load : In(1), In(1), In(16)
+        Begin a new table; codewords of length 1, 2, ... in turn.
     limits : Out
-        Concatenated from length 1, ``l + 1`` bits each.
-    length, offset : In, Out(8)
-        What turns codewords of this length into symbols, modulo 256; a synchronous read.
-    eor_code, eor_mask : Out
-        The end-of-row codeword and the bits it takes, left-aligned.
+        Concatenated from length 1, ``l + 1`` bits each; complete after the last count.
+    read, length, offset : In(1), In(4), Out(8)
+        With ``read``: what turns codewords of this length (less one) into symbols, modulo 256, in the next cycle.
     """
 
     def __init__(self, max_bits: int) -> None:
         self.max_bits = max_bits
         super().__init__({
-            "start": In(1), "eor": In(8), "count_valid": In(1), "count": In(9),
+            "load_begin": In(1), "load_codes": In(1), "load": In(16),
             "limits": Out(sum(length + 1 for length in range(1, max_bits + 1))),
-            "length": In(4), "offset": Out(8),
-            "eor_code": Out(max_bits), "eor_mask": Out(max_bits),
+            "read": In(1), "length": In(4), "offset": Out(8),
         })
 
     def elaborate(self, platform: object) -> Elaboratable:
@@ -64,215 +58,181 @@ class CodeTable(wiring.Component):
         m.submodules.offsets = offsets = Memory(shape=8, depth=16, init=[])
         write = offsets.write_port()
         read = offsets.read_port()
-        length = Signal(range(self.max_bits + 1))
+        length = Signal(4)
         first = Signal(self.max_bits + 1)
-        index = Signal(10)
         limit = Signal(self.max_bits + 1)
-        # Symbols from the first of this length to the end of row; negative when it has passed.
-        passed = Signal(signed(11))
-        distance = Signal(signed(11))
-        beyond = Signal(signed(12))
+        before = Signal(8)
         m.d.comb += [
-            self.limits.eq(Cat(limits)), limit.eq(first + self.count),
-            distance.eq(Mux(length == 0, self.eor, passed)), beyond.eq(distance - self.count),
-            write.addr.eq(length + 1), write.data.eq(index - first), write.en.eq(self.count_valid),
-            read.addr.eq(self.length), self.offset.eq(read.data), read.en.eq(1),
+            self.limits.eq(Cat(limits)), limit.eq(first + self.load[:9]),
+            # The offset is the symbol of the length's first codeword less that codeword. With one bit more, the symbol
+            # grows by the count and the codeword becomes 2 x limit: the offset falls by limit, which is half of first.
+            write.addr.eq(length), write.data.eq(before - (first >> 1)), write.en.eq(self.load_codes),
+            read.addr.eq(self.length), self.offset.eq(read.data), read.en.eq(self.read),
         ]
-        with m.If(self.start):
-            m.d.sync += [length.eq(0), first.eq(0), index.eq(0), self.eor_mask.eq(0)]
-        with m.Elif(self.count_valid):
-            for n in range(self.max_bits):
-                with m.If(length == n):
-                    m.d.sync += limits[n].eq(limit)
-            m.d.sync += [length.eq(length + 1), first.eq(limit << 1), index.eq(index + self.count)]
-            m.d.sync += passed.eq(beyond)
-            with m.If((distance >= 0) & (beyond < 0)):
-                m.d.sync += [self.eor_code.eq(first + distance), self.eor_mask.eq(-1)]
-            with m.Else():
-                m.d.sync += [self.eor_code.eq(self.eor_code << 1), self.eor_mask.eq(self.eor_mask << 1)]
+        with m.If(self.load_codes):
+            # The limits move down a chain; when all have come, each is at its place.
+            m.d.sync += [low.eq(high) for low, high in zip(limits, [*limits[1:], limit], strict=True)]
+            m.d.sync += [length.eq(length + 1), first.eq(limit << 1), before.eq(write.data)]
+        with m.If(self.load_begin):
+            m.d.sync += [length.eq(0), first.eq(0), before.eq(0)]
         return m
 
 
 class Decoder(wiring.Component):
-    """Decodes a layer's rows, each as often as there are blocks of output pixels.
+    """Decodes a stream's codewords until it is stopped.
 
     Parameters
     ----------
     config : AcceleratorConfig
+    addr_width : int
+        Bits of a word address.
 
     Members
     -------
     clear : In(1)
-        Stop and empty everything.
-    table_start, eor, count_valid, count : In
+        Stop and forget errors.
+    load_begin, load_codes, load : In
         Code table, see :class:`CodeTable`.
-    start : In(1)
-        Begin the layer; ``addr_a``, ``addr_b`` are the first words of the sub-streams, ``end_a``, ``end_b`` the words
-        after their last; ``rows``, ``out_h``, ``out_w``, ``shared_row`` stay stable while it runs.
-    symbol, row_last, valid, ready : Out(8), Out(1), Out(1), In(1)
-        Decoded symbols; ``row_last`` marks an end of row in the map's last block.
-    bad_codeword, overrun : Out(1)
-        Errors, held until ``clear``.
-    row : Out(16)
-        Rows done.
-    mem_a, mem_b : Out(FetchSignature)
+    eor : In(8)
+        End-of-row symbol.
+    start, addr, limit : In(1), In(addr_width), In(addr_width + 1)
+        Begin with the word at ``addr``; see :class:`.wordreader.WordReader`.
+    symbol, end, valid : Out(8), Out(1), Out(1)
+        A symbol is handed over in each cycle with ``valid``. ``end``: the next symbol to be handed over is there and is
+        the end-of-row symbol.
+    ready, stop : In(1)
+        Whether a symbol may be handed over (may depend on ``end``); in the same cycle as ``valid``: it is the last.
+    running, bad_codeword, overrun : Out(1)
+        Between start and stop; errors, which stop it, held until ``clear``.
+    mem : Out(FetchSignature)
     """
-
-    FIFO_DEPTH = 4
 
     def __init__(self, config: AcceleratorConfig, addr_width: int) -> None:
         self.config = config
         self.addr_width = addr_width
-        addr = addr_width
         super().__init__({
-            "clear": In(1), "table_start": In(1), "eor": In(8), "count_valid": In(1), "count": In(9),
-            "start": In(1), "addr_a": In(addr), "addr_b": In(addr), "end_a": In(addr), "end_b": In(addr),
-            "rows": In(16), "out_h": In(config.map_bits), "out_w": In(config.map_bits), "shared_row": In(1),
-            "symbol": Out(8), "row_last": Out(1), "valid": Out(1), "ready": In(1),
-            "bad_codeword": Out(1), "overrun": Out(1), "row": Out(16),
-            "mem_a": Out(FetchSignature(addr)), "mem_b": Out(FetchSignature(addr)),
+            "clear": In(1), "load_begin": In(1), "load_codes": In(1), "load": In(16), "eor": In(8),
+            "start": In(1), "addr": In(addr_width), "limit": In(addr_width + 1),
+            "symbol": Out(8), "end": Out(1), "valid": Out(1), "ready": In(1), "stop": In(1),
+            "running": Out(1), "bad_codeword": Out(1), "overrun": Out(1), "mem": Out(FetchSignature(addr_width)),
         })
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
-        max_bits = self.config.max_code_bits
-        m.submodules.table = table = CodeTable(max_bits)
-        m.submodules.reader_a = reader_a = BitReader(self.addr_width)
-        m.submodules.reader_b = reader_b = BitReader(self.addr_width)
-        m.submodules.blocks = blocks = BlockCounter(self.config)
-        readers = (reader_a, reader_b)
-        wiring.connect(m, reader_a.mem, flipped(self.mem_a))
-        wiring.connect(m, reader_b.mem, flipped(self.mem_b))
-
-        running = Signal()
-        starting = Signal()
-        saved_phase = Signal()
-        restore = Signal()
-        save = Signal()
+        contexts = self.config.interleave
+        m.submodules.table = table = CodeTable(self.config.max_code_bits)
+        m.submodules.words = words = WordReader(self.config, self.addr_width)
+        wiring.connect(m, words.mem, flipped(self.mem))
+        advance = Signal()
         m.d.comb += [
-            table.start.eq(self.table_start), table.eor.eq(self.eor),
-            table.count_valid.eq(self.count_valid), table.count.eq(self.count),
-            reader_a.start_addr.eq(self.addr_a), reader_b.start_addr.eq(self.addr_b),
-            blocks.out_h.eq(self.out_h), blocks.out_w.eq(self.out_w), blocks.start.eq(self.start),
+            table.load_begin.eq(self.load_begin), table.load_codes.eq(self.load_codes), table.load.eq(self.load),
+            table.read.eq(advance),
+            words.start.eq(self.start), words.addr.eq(self.addr), words.limit.eq(self.limit),
+            words.run.eq(self.running), advance.eq(words.valid & self.ready),
         ]
-        for reader in readers:
-            m.d.comb += [reader.start.eq(self.start), reader.enable.eq(running),
-                         reader.save.eq(save), reader.restore.eq(restore)]
 
-        # Extract: the sub-streams take turns, whatever the stalls.
-        phase = Signal()
-        level = Signal(range(self.FIFO_DEPTH + 1))
-        fire = Signal()
-        window = Signal(32)
-        offset = Signal(4)
-        extracted = Signal(max_bits)
-        length_valid = Signal()
-        length_phase = Signal()
-        symbol_valid = Signal()
-        symbol_phase = Signal()
+        def stage(name: str, registered: bool, *values: Value) -> list[Signal]:
+            signals = [Signal(len(value), name=f"{name}{n}") for n, value in enumerate(values)]
+            assign = [signal.eq(value) for signal, value in zip(signals, values, strict=True)]
+            if registered:
+                with m.If(advance):
+                    m.d.sync += assign
+            else:
+                m.d.comb += assign
+            return signals
+
+        # The loop.
+        bits = self.config.max_code_bits
+        first, second, offset = context = [Signal(16), Signal(16), Signal(4)]
+        coarse, window, below = Signal(bits + 3), Signal(bits), Signal(bits)
+        with m.Switch(offset[2:]):
+            for n in range(4):
+                with m.Case(n):
+                    m.d.comb += coarse.eq(Cat(second, first)[29 - 4 * n - bits:])
+        *held, coarse = stage("coarse", contexts == 4, *context, coarse)
+        with m.Switch(held[2][:2]):
+            for n in range(4):
+                with m.Case(n):
+                    m.d.comb += window.eq(coarse[3 - n:])
+        *held, window = stage("fine", contexts > 1, *held, window)
+        at = 0
+        for n in range(bits):
+            m.d.comb += below[n].eq(window[bits - n - 1:] < table.limits[at:at + n + 2])
+            at += n + 2
+        *held, window, below = stage("compare", contexts == 4, *held, window, below)
+        less = Signal(4)
+        moved = Signal(5)
+        priming, take = Signal(), Signal()
         m.d.comb += [
-            window.eq(Mux(phase, reader_b.window, reader_a.window)),
-            offset.eq(Mux(phase, reader_b.offset, reader_a.offset)),
-            # A place in the FIFO for this codeword and those in flight.
-            fire.eq(running & ~starting & Mux(phase, reader_b.ready, reader_a.ready) & ~restore
-                    & (level + length_valid + symbol_valid < self.FIFO_DEPTH)),
+            less.eq(_zeros(below)),
+            # The offset goes up by the length, less + 1; bit 4 is set when that stays inside the word.
+            moved.eq(held[2] - ~less), words.take.eq(advance & take),
         ]
-        m.d.sync += length_valid.eq(fire)
-        with m.If(fire):
-            m.d.sync += [
-                extracted.eq((window << offset)[32 - max_bits:32]), length_phase.eq(phase), phase.eq(~phase),
-            ]
+        with m.If(advance):
+            m.d.sync += [first.eq(held[0]), second.eq(held[1]), offset.eq(moved)]
+            with m.If(take):
+                m.d.sync += [first.eq(held[1]), second.eq(words.word)]
 
-        # Length.
-        below = Signal(max_bits)
-        length = Signal(4)
-        onehot = Signal(max_bits)
-        code = Signal(max_bits)
-        is_eor = Signal()
-        invalid = Signal()
-        start = 0
-        for n in range(max_bits):
-            m.d.comb += below[n].eq(extracted[max_bits - n - 1:] < table.limits[start:start + n + 2])
-            start += n + 2
-        m.d.comb += [length.eq(max_bits), invalid.eq(length_valid & ~below[-1])]
-        for n in reversed(range(max_bits)):
-            with m.If(below[n]):
-                m.d.comb += length.eq(n + 1)
-        for p, reader in enumerate(readers):
-            m.d.comb += [reader.take.eq(length_valid & (length_phase == p)), reader.length.eq(length)]
-        m.d.sync += [
-            symbol_valid.eq(length_valid & ~restore & below[-1]),
-            symbol_phase.eq(length_phase),
-            code.eq(extracted),
-            onehot.eq(below & ~(below << 1)),
-            is_eor.eq(((extracted ^ table.eor_code) & table.eor_mask).any() == 0),
-        ]
+        # Each context takes two words before the first codeword, the second when the ring has gone round once.
+        turn = Signal(contexts + 1, init=1)
+        primed = Signal(range(contexts))
+        m.d.comb += take.eq(Mux(priming, turn[0] | turn[-1], ~moved[4]))
+        with m.If(priming):
+            m.d.sync += offset.eq(0)
+            with m.If(advance):
+                m.d.sync += turn.eq(turn.rotate_left(1))
+                with m.If(turn[-1]):
+                    m.d.sync += [primed.eq(primed + 1), priming.eq(primed != contexts - 1)]
 
-        # Symbol: the codeword's low eight bits, right-aligned, plus the offset of its length.
-        symbol = Signal(8)
-        aligned = Const(0, 8)
-        for n in range(max_bits):
-            aligned = aligned | (code[max_bits - n - 1:][:8] & onehot[n].replicate(8))
-        m.d.comb += [table.length.eq(length), symbol.eq(aligned + table.offset)]
-        row_end = Signal()
-        go_on = Signal()
-        proceed = Signal()
-        finish = Signal()
-        rows_left = Signal(16)
-        m.d.comb += [
-            row_end.eq(symbol_valid & is_eor),
-            finish.eq(row_end & blocks.last & (rows_left == 1)),
-            proceed.eq(starting & reader_a.ready & reader_b.ready),
-            go_on.eq(row_end & blocks.last & ~self.shared_row),
-            save.eq(go_on | proceed),
-            restore.eq(row_end & ~go_on & ~finish),
-            blocks.advance.eq(row_end),
-        ]
-        with m.If(row_end & blocks.last):
-            m.d.sync += [rows_left.eq(rows_left - 1), self.row.eq(self.row + 1)]
-        with m.If(go_on):
-            m.d.sync += saved_phase.eq(~symbol_phase)
-        with m.If(proceed):
-            m.d.sync += starting.eq(0)
-        with m.If(restore):
-            m.d.sync += phase.eq(saved_phase)
+        # The symbol: the codeword, moved to the right, plus the offset of its length.
+        deep = contexts > 1
+        flags = [~priming & below[-1], ~priming & ~below[-1]]
+        aligned, symbol = Signal(11), Signal(8)
+        window, less, *flags = stage("codeword", deep, window, less, *flags)
+        passing = flags * deep
+        with m.Switch(less[2:]):
+            for n in range(-(-bits // 4)):
+                with m.Case(n):
+                    m.d.comb += aligned.eq(Cat(Const(0, 16), window)[12 + bits - 4 * n:])
+        m.d.comb += table.length.eq(less)
+        aligned, less, *flags = stage("aligned", True, aligned, less[:2], *flags)
+        passing += flags
+        with m.Switch(less):
+            for n in range(4):
+                with m.Case(n):
+                    m.d.comb += symbol.eq(aligned[3 - n:] + table.offset)
+        symbol, *flags = stage("symbol", True, symbol, *flags)
+        passing += flags
+        symbol, good, wrong, end = stage("ready", deep, symbol, *flags, flags[0] & (symbol == self.eor))
+        passing += [good, wrong, end] * deep
+        m.d.comb += [self.symbol.eq(symbol), self.end.eq(end), self.valid.eq(advance & good & self.running)]
 
-        # FIFO: a shift register, so that its head is a register.
-        entries = Array(Signal(9, name=f"entry{n}") for n in range(self.FIFO_DEPTH))
-        pop = Signal()
-        tail = Signal(range(self.FIFO_DEPTH + 1))
-        m.d.comb += [
-            self.valid.eq(level != 0), self.symbol.eq(entries[0][:8]), self.row_last.eq(entries[0][8]),
-            pop.eq(self.valid & self.ready), tail.eq(level - pop),
-        ]
-        with m.If(pop):
-            m.d.sync += [entries[n].eq(entries[n + 1]) for n in range(self.FIFO_DEPTH - 1)]
-        with m.If(symbol_valid):
-            for n in range(self.FIFO_DEPTH):
-                with m.If(tail == n):
-                    m.d.sync += entries[n].eq(Cat(symbol, row_end & blocks.last))
-        m.d.sync += level.eq(tail + symbol_valid)
-
-        # Reading a few words past the end is the prefetch's right; decoding from there is an error.
-        ends = (self.end_a, self.end_b)
-        for reader, end in zip(readers, ends, strict=True):
-            limit = Signal(self.addr_width)
-            m.d.sync += limit.eq(end + PREFETCH)
-            with m.If(running & ~starting & (reader.next_addr == limit)):
-                m.d.sync += self.overrun.eq(1)
-        with m.If(invalid & running & ~restore & ~finish):
-            m.d.sync += self.bad_codeword.eq(1)
-        with m.If(finish | self.bad_codeword | self.overrun):
-            m.d.sync += [running.eq(0), length_valid.eq(0), symbol_valid.eq(0)]
+        with m.If(words.overrun & self.running):
+            m.d.sync += [self.overrun.eq(1), self.running.eq(0)]
+        with m.If(advance & wrong & self.running):
+            m.d.sync += [self.bad_codeword.eq(1), self.running.eq(0)]
+        with m.If(self.stop):
+            m.d.sync += self.running.eq(0)
+        with m.If(~self.running):
+            m.d.sync += [turn.eq(1), primed.eq(0), priming.eq(1), *(signal.eq(0) for signal in passing)]
         with m.If(self.start):
-            m.d.sync += [
-                running.eq(1), starting.eq(1), phase.eq(0), saved_phase.eq(0), rows_left.eq(self.rows),
-                self.row.eq(0),
-                length_valid.eq(0), symbol_valid.eq(0),
-            ]
+            m.d.sync += self.running.eq(1)
         with m.If(self.clear):
-            m.d.sync += [
-                running.eq(0), level.eq(0), length_valid.eq(0), symbol_valid.eq(0),
-                self.bad_codeword.eq(0), self.overrun.eq(0),
-            ]
+            m.d.sync += [self.running.eq(0), self.bad_codeword.eq(0), self.overrun.eq(0)]
         return m
+
+
+def _zeros(thermometer: Signal) -> Value:
+    """Zeros before the first one, four bits; the last place counts as a one."""
+    places = [*thermometer[:-1], *([Const(1, 1)] * (17 - len(thermometer)))]
+
+    def count(part: list[Value]) -> list[Value]:
+        if len(part) == 1:
+            return []
+        few = part[len(part) // 2 - 1]
+        halves = count(part[:len(part) // 2]), count(part[len(part) // 2:])
+        return [*(Mux(few, low, high) for low, high in zip(*halves, strict=True)), ~few]
+
+    # The lowest bit is a parity, in fewer levels than the choice among places.
+    odd = (~thermometer[:-1]).xor()
+    return Cat(odd, *count(places)[1:])
