@@ -5,6 +5,7 @@ import enum
 from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, flipped
+from amaranth.utils import bits_for
 
 from .arch.bus import Status
 from .arch.config import AcceleratorConfig
@@ -12,14 +13,17 @@ from .arch.image import (
     DESCRIPTOR,
     DESCRIPTOR_TAG,
     DESCRIPTOR_WORDS,
+    HEADER,
     HEADER_WORDS,
-    KERNEL_ENTRY_WORDS,
     LAYERS_MAX,
+    LENGTH_WORDS,
     MODEL_MAGIC,
+    POSITION_WORDS,
     WATCHDOG_UNIT,
 )
-from .fetch import FetchSignature
-from .layer import LayerLayout
+from .counters import LayerCounters
+from .fetch import FetchSignature, ModelMemory
+from .layer import LayerLayout, StreamShares
 
 __all__ = ["Section", "Sequencer"]
 
@@ -27,122 +31,161 @@ LAYER_BITS = LAYERS_MAX.bit_length()
 
 
 class Section(enum.IntEnum):
-    """What the words being loaded are."""
+    """What the sequencer is at. A run goes through all in order, then from DESCRIPTOR on for each further layer."""
 
     HEADER = 0
-    DESCRIPTOR = 1
-    ROWS = 2
-    COLUMNS = 3
+    JUMP = 1
+    """To the tail, when the run begins there."""
+    DESCRIPTOR = 2
+    """And the lengths behind it."""
+    POSITIONS = 3
     CODES = 4
     DICTIONARY = 5
+    STREAMS = 6
+    """Lengths become addresses."""
+    RUN = 7
 
 
-def _table_words(size: Value) -> Value:
-    """Words of a kernel table of ``size`` entries, without a multiplication."""
-    return sum((size << bit for bit in range(2) if KERNEL_ENTRY_WORDS >> bit & 1), start=Const(0))
+def _above(word: Value, most: int) -> Value:
+    """Whether a word exceeds a constant, in gates: a subtraction would take a carry chain."""
+    above: Value = Const(0, 1)
+    for n in range(len(word)):
+        above = above & word[n] if most >> n & 1 else above | word[n]
+    return above if most < 1 << len(word) else Const(0, 1)
 
 
 class Sequencer(wiring.Component):
-    """Runs all layers of the model.
+    """Runs the layers of the model.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+    addr_width : int
+        Bits of a model memory address.
 
     Members
     -------
-    start, abort, pause : In(1)
-        Begin a run; end it; wait at layer boundaries.
+    start : In(1)
+        Begin a run; only while not busy.
+    head, tail : In(1)
+        With ``start``: end before the tail; begin at the tail.
+    abort, pause : In(1)
+        End the run; wait at layer boundaries.
     busy, done, layer_done, paused : Out(1)
-        Run under way; last run has ended; strobe at the end of each layer; waiting at a boundary.
+        Run under way; last run has ended; strobe after the end of each layer; waiting at a boundary.
     status, layer_number : Out
-        Why the last run ended, and in which layer.
+        Why the last run ended, and in which layer; after a run without error, the number of layers it went up to.
     layer : Out(LayerLayout)
+        Stable from ``run`` to the end of the layer, but for ``watchdog``, which counts down.
     clear : Out(1)
         Units stop and forget.
     load, load_section, load_valid : Out
-        Table words; ``load_begin`` is high for a cycle before the descriptor's first word.
+        Words of the model. ``load_begin`` is high for a cycle before a descriptor's first word.
     run : Out(1)
-        Strobe: the layer begins at ``addr_parameters``, ``addr_a``, ``addr_b``, ``addr_next`` (section starts).
+        Strobe: the layer begins. All that follows is right from here to the end of the layer.
+    addr_parameters_<s>, addr_codes_<s> : Out(addr_width)
+        Where the parameters and codewords of stream s begin.
+    stream_rows_<s>, stream_base_<s> : Out(16)
+        Rows of stream s, which may be none; base address of its input.
+    limit : Out(addr_width + 1)
+        Words in use.
     bad_codeword, stream_overrun, tap_overrun, finished : In(1)
-        From the units.
+        From the units; they count from ``run`` on.
     mem : Out(FetchSignature)
+    term, starved, stalled : In(streams)
+        What each stream does in this cycle (:class:`.arch.bus.Counter`).
+    w_en, w_addr, w_data : Out
+        Writes counters to the model memory; always granted.
     """
 
     def __init__(self, config: AcceleratorConfig, addr_width: int) -> None:
         self.config = config
         self.addr_width = addr_width
-        super().__init__({
-            "start": In(1), "abort": In(1), "pause": In(1),
+        streams = config.streams
+        members = {
+            "start": In(1), "head": In(1), "tail": In(1), "abort": In(1), "pause": In(1),
             "busy": Out(1), "done": Out(1), "layer_done": Out(1), "paused": Out(1),
             "status": Out(4), "layer_number": Out(LAYER_BITS), "layer": Out(LayerLayout()), "clear": Out(1),
             "load": Out(16), "load_section": Out(Section), "load_valid": Out(1), "load_begin": Out(1), "run": Out(1),
-            "addr_parameters": Out(addr_width), "addr_a": Out(addr_width), "addr_b": Out(addr_width),
-            "addr_next": Out(addr_width),
+            "limit": Out(addr_width + 1),
             "bad_codeword": In(1), "stream_overrun": In(1), "tap_overrun": In(1), "finished": In(1),
             "mem": Out(FetchSignature(addr_width)),
-        })
+            "term": In(streams), "starved": In(streams), "stalled": In(streams),
+            "w_en": Out(1), "w_addr": Out(addr_width), "w_data": Out(16),
+        }
+        for s in range(streams):
+            members |= {f"addr_parameters_{s}": Out(addr_width), f"addr_codes_{s}": Out(addr_width),
+                        f"stream_rows_{s}": Out(16), f"stream_base_{s}": Out(16)}
+        super().__init__(members)
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
         config, layer = self.config, self.layer
         mem = flipped(self.mem)
+        width = max(self.addr_width, 16)
         section = Signal(Section)
-        # One adder for all sums of an address and a length; they are checked a cycle later.
-        width = max(self.addr_width + 1, 17)
-        addr = Signal(width + 1)
-        length = Signal(width)
-        end = Signal(width + 1)
-        too_long = Signal()
-        requests = Signal(17)
-        under_way = Signal(range(8))
-        loaded = Signal()
-        layers_left = Signal(LAYER_BITS)
-        total = Signal(width)
-        sizes = {
-            Section.HEADER: HEADER_WORDS, Section.DESCRIPTOR: DESCRIPTOR_WORDS,
-            Section.ROWS: _table_words(layer.kernel[8:]), Section.COLUMNS: _table_words(layer.kernel[:8]),
-            Section.CODES: config.max_code_bits, Section.DICTIONARY: layer.dict_words,
-        }
-        starts = [Signal(width, name=f"start{n}") for n in range(3)]
-        size = Signal(17)
-        streaming = Signal()
-        for kind, words in sizes.items():
-            with m.If(section == kind):
-                m.d.comb += size.eq(words)
-        m.d.comb += length.eq(Mux(streaming, starts[0], size))
-        m.d.sync += end.eq(addr + length)
-
-        # Loading: a word a cycle, whatever the section.
-        request = mem.req & mem.gnt
-        index = Signal(range(max(HEADER_WORDS, DESCRIPTOR_WORDS) + 1))
-        m.d.comb += [
-            mem.req.eq(requests != 0), mem.addr.eq(addr), loaded.eq((requests == 0) & (under_way == 0)),
-            self.load_valid.eq(mem.valid), self.load.eq(mem.data), self.load_section.eq(section),
-        ]
-        m.d.sync += [under_way.eq(under_way + request - mem.valid), index.eq(index + mem.valid)]
-        with m.If(request):
-            m.d.sync += [addr.eq(addr + 1), requests.eq(requests - 1)]
-
-        # Header and descriptor. The lengths of the last three sections wait in a queue that their addresses take
-        # over, the watchdog's word in its counter. What is wrong is noted word by word.
-        word = mem.data
-        high_rest = word[width - 16:] != 0
+        head, tail = Signal(), Signal()
+        last = Signal(LAYER_BITS)
+        total = Signal(width + 1)
         bad = Signal()
-        remaining = Signal(16 + (WATCHDOG_UNIT - 1).bit_length() + 1)
-        wrong = {
-            "tag_flags": word[12:] != DESCRIPTOR_TAG, "channels": (word == 0) | (word > config.act_depth),
-            "kernel": (word[:8] == 0) | (word[:8] > config.kernel_max)
-            | (word[8:] == 0) | (word[8:] > config.kernel_max),
-            "rows": word == 0, "group_rows": word == 0,
-            "out_h": (word == 0) | (word[config.map_bits:] != 0), "out_w": (word == 0) | (word[config.map_bits:] != 0),
-        }
+        m.submodules.shares = shares = StreamShares(config.streams)
+
+        # Loading: `left` words (or positions) are still to be asked for. One adder moves the address, by a word or by
+        # a length; its carry comes in below the lowest bit.
+        addr = Signal(width + 1)
+        operand = Signal(width)
+        left = Signal(bits_for(self._left_max))
+        request = Signal()
+        position_word = Signal(range(POSITION_WORDS))
+        flight = Signal(ModelMemory.LATENCY)
+        loading, loaded, past = Signal(), Signal(), Signal()
+        index = Signal(range(max(HEADER_WORDS, self._head_words)))
+        m.d.comb += [
+            mem.req.eq(loading & (left != 0)), mem.addr.eq(addr), request.eq(mem.req & mem.gnt),
+            loaded.eq((left == 0) & (flight == 0)),
+            self.load_valid.eq(mem.valid), self.load.eq(mem.data), self.load_section.eq(section),
+            self.limit.eq(total),
+        ]
+        moved = Signal(width + 2)
+        m.d.comb += moved.eq(Cat(Const(1, 1), addr) + Cat(request, operand))
+        m.d.sync += [
+            addr.eq(moved[1:]), operand.eq(0), flight.eq(Cat(request, flight)), index.eq(index + mem.valid),
+            past.eq((past | (addr > total)) & (section != Section.HEADER)),
+        ]
+        with m.If(request):
+            with m.If((section == Section.POSITIONS) & (position_word != POSITION_WORDS - 1)):
+                m.d.sync += position_word.eq(position_word + 1)
+            with m.Else():
+                m.d.sync += [position_word.eq(0), left.eq(left - 1)]
+
+        # The words of header and descriptor. What is wrong is noted word by word. Lengths enter a queue, whose places
+        # their addresses take over; so does the address of the tail.
+        word = mem.data
+        queue = [Signal(width, name=f"length{n}") for n in range(2 * config.streams)]
+        entering = Signal(width)
+        push, push_high = Signal(), Signal()
+        m.d.comb += entering.eq(word)
         with m.If(mem.valid & (section == Section.HEADER)):
             with m.Switch(index):
-                with m.Case(0):
+                with m.Case(HEADER.index("magic")):
                     m.d.sync += bad.eq(bad | (word != MODEL_MAGIC))
-                with m.Case(1):
-                    m.d.sync += [layers_left.eq(word), bad.eq(bad | (word == 0) | (word[LAYER_BITS:] != 0))]
-                with m.Case(2):
+                with m.Case(HEADER.index("layers")):
+                    m.d.sync += [last.eq(word), bad.eq(bad | (word == 0) | _above(word, LAYERS_MAX))]
+                with m.Case(HEADER.index("total_lo")):
                     m.d.sync += total[:16].eq(word)
-                with m.Case(3):
-                    m.d.sync += [total[16:].eq(word), bad.eq(bad | high_rest)]
+                with m.Case(HEADER.index("total_hi")):
+                    m.d.sync += [total[16:].eq(word), bad.eq(bad | (word[width - 15:] != 0))]
+                with m.Case(HEADER.index("tail")):
+                    m.d.sync += bad.eq(bad | _above(total, config.weight_depth))
+                    with m.If(head):
+                        m.d.sync += last.eq(word)
+                    with m.If(tail):
+                        m.d.sync += self.layer_number.eq(word)
+                with m.Case(HEADER.index("tail_addr_lo")):
+                    m.d.comb += push.eq(tail)
+                with m.Case(HEADER.index("tail_addr_hi")):
+                    m.d.comb += push_high.eq(tail)
+        wrong = self._wrong(word)
         with m.If(mem.valid & (section == Section.DESCRIPTOR)):
             with m.Switch(index):
                 for n, name in enumerate(DESCRIPTOR):
@@ -150,104 +193,168 @@ class Sequencer(wiring.Component):
                         m.d.sync += layer[name].eq(word)
                         if name in wrong:
                             m.d.sync += bad.eq(bad | wrong[name])
-                        if name == "watchdog":
-                            m.d.sync += remaining.eq(Cat(Const(WATCHDOG_UNIT - 1), word))
-                        for start, section_name in zip(starts, ("param", "a", "b"), strict=True):
-                            if name == f"{section_name}_words_lo":
-                                m.d.sync += start[:16].eq(word)
-                            if name == f"{section_name}_words_hi":
-                                m.d.sync += [start[16:].eq(word), too_long.eq(too_long | high_rest)]
+                with m.Default():
+                    is_high = index[0] ^ (DESCRIPTOR_WORDS & 1)
+                    m.d.comb += [push.eq(~is_high), push_high.eq(is_high)]
+        with m.If(push_high):
+            m.d.sync += [queue[-1][16:].eq(word), bad.eq(bad | (word[width - 16:] != 0))]
+        with m.If(push):
+            m.d.sync += [place.eq(behind) for place, behind in zip(queue, [*queue[1:], entering], strict=True)]
+        for s in range(config.streams):
+            m.d.comb += [
+                getattr(self, f"addr_parameters_{s}").eq(queue[s]),
+                getattr(self, f"addr_codes_{s}").eq(queue[config.streams + s]),
+                getattr(self, f"stream_rows_{s}").eq(getattr(shares, f"rows_{s}")),
+                getattr(self, f"stream_base_{s}").eq(getattr(shares, f"base_{s}")),
+            ]
+        # The shares are ready long before the last table is loaded.
+        m.d.comb += [getattr(shares, name).eq(layer[name]) for name in ("rows", "in_base", "stream_step")]
 
+        running = Signal()
+        expired = self._watchdog(m, running)
         # An abort is remembered until a state in which the run can end.
-        aborting = Signal()
+        aborting, failing = Signal(), Signal()
         m.d.sync += aborting.eq((aborting | self.abort) & self.busy)
+        bad_status = Mux(section == Section.JUMP, Status.BAD_MODEL, Status.BAD_DESCRIPTOR)
+        reason = Signal(Status)
+        m.d.comb += reason.eq(Status.WATCHDOG)
+        for cause, status in ((self.tap_overrun, Status.TAP_OVERRUN), (self.stream_overrun, Status.STREAM_OVERRUN),
+                              (self.bad_codeword, Status.BAD_CODEWORD), (past, Status.STREAM_OVERRUN),
+                              (bad, bad_status), (aborting, Status.ABORTED)):
+            with m.If(cause):
+                m.d.comb += reason.eq(status)
+        flush, flushed = Signal(), Signal()
+        if config.counters:
+            self._counters(m, section, flush, flushed)
 
-        error = Signal(Status)
-        m.d.comb += error.eq(Mux(aborting, Status.ABORTED, Mux(
-            self.bad_codeword, Status.BAD_CODEWORD, Mux(
-                self.stream_overrun, Status.STREAM_OVERRUN, Mux(
-                    self.tap_overrun, Status.TAP_OVERRUN, Status.WATCHDOG)))))
-        expired = Signal()
-        m.d.sync += expired.eq(remaining[-1])
-        m.d.comb += [
-            address.eq(start)
-            for address, start in zip((self.addr_parameters, self.addr_a, self.addr_b), starts, strict=True)]
         with m.FSM():
-            def fail(status: object) -> None:
-                m.d.sync += self.status.eq(status)
-                m.next = "End"
-
             with m.State("Idle"):
+                m.d.sync += [section.eq(Section.HEADER), addr.eq(0), bad.eq(0), Cat(queue).eq(0)]
                 with m.If(self.start):
                     m.d.sync += [
                         self.busy.eq(1), self.done.eq(0), self.status.eq(Status.OK), self.layer_number.eq(0),
-                        addr.eq(0), section.eq(Section.HEADER), requests.eq(HEADER_WORDS), index.eq(0), bad.eq(0),
+                        head.eq(self.head), tail.eq(self.tail),
                     ]
-                    m.next = "Header"
-            with m.State("Header"):
-                with m.If(loaded):
-                    m.d.sync += [section.eq(Section.DESCRIPTOR), index.eq(0)]
-                    with m.If(bad | (total > config.weight_depth)):
-                        fail(Status.BAD_MODEL)
-                    with m.Else():
-                        m.next = "Size"
-            with m.State("Size"):
-                m.next = "Section"
-            with m.State("Section"):
-                with m.If(aborting):
-                    fail(Status.ABORTED)
-                with m.Elif(end > total):
-                    fail(Status.STREAM_OVERRUN)
-                with m.Else():
-                    m.d.comb += self.load_begin.eq(section == Section.DESCRIPTOR)
-                    m.d.sync += [requests.eq(size), too_long.eq(0)]
-                    m.next = "Load"
+                    m.next = "Check"
+            with m.State("Check"):
+                m.d.sync += [left.eq(self._size(section)), index.eq(0)]
+                m.d.comb += [
+                    self.load_begin.eq(section == Section.DESCRIPTOR), shares.start.eq(section == Section.POSITIONS),
+                    failing.eq(aborting | bad | past),
+                ]
+                m.next = "Load"
+                with m.If(failing):
+                    m.next = "End"
+                with m.Elif((section == Section.DESCRIPTOR) & (self.layer_number == last)):
+                    m.next = "End"
+                with m.Elif(section == Section.RUN):
+                    m.d.comb += self.run.eq(1)
+                    m.next = "Run"
+                with m.Elif((section == Section.JUMP) | (section == Section.STREAMS)):
+                    with m.If(tail & (section == Section.JUMP)):
+                        m.d.sync += addr.eq(0)
+                    m.next = "Sum"
             with m.State("Load"):
+                m.d.comb += loading.eq(1)
                 with m.If(loaded):
                     m.d.sync += section.eq(section + 1)
-                    with m.If((section == Section.DESCRIPTOR) & bad):
-                        fail(Status.BAD_DESCRIPTOR)
-                    with m.Elif((section == Section.DESCRIPTOR) & too_long):
-                        fail(Status.STREAM_OVERRUN)
-                    with m.Elif(section == Section.DICTIONARY):
-                        m.next = "Sum 0"
-                    with m.Else():
-                        m.next = "Size"
+                    m.next = "Check"
             # The lengths leave the queue and the addresses enter it.
-            for n in range(len(starts)):
-                with m.State(f"Sum {n}"):
-                    m.d.comb += streaming.eq(1)
-                    m.next = f"Stream {n}"
-                with m.State(f"Stream {n}"):
-                    m.d.sync += [addr.eq(end), Cat(starts).eq(Cat(*starts[1:], addr[:width]))]
-                    m.next = f"Sum {n + 1}" if n + 1 < len(starts) else "Begin"
-                    with m.If(end > total):
-                        fail(Status.STREAM_OVERRUN)
-            with m.State("Begin"):
-                m.d.comb += self.run.eq(1)
-                m.d.sync += self.addr_next.eq(addr)
-                m.next = "Run"
+            with m.State("Sum"):
+                with m.If(left == 0):
+                    m.d.sync += section.eq(section + 1)
+                    m.next = "Check"
+                with m.Else():
+                    m.d.comb += [entering.eq(addr), push.eq(1)]
+                    m.d.sync += [operand.eq(queue[0]), left.eq(left - 1)]
+                    m.next = "Add"
+            with m.State("Add"):
+                m.next = "Sum"
             with m.State("Run"):
-                m.d.sync += remaining.eq(remaining - 1)
-                with m.If(aborting | self.bad_codeword | self.stream_overrun | self.tap_overrun | expired):
-                    fail(error)
+                m.d.comb += [
+                    running.eq(1),
+                    failing.eq(aborting | self.bad_codeword | self.stream_overrun | self.tap_overrun | expired),
+                ]
+                with m.If(failing):
+                    m.next = "End"
                 with m.Elif(self.finished):
                     m.d.comb += self.clear.eq(1)
-                    m.d.sync += [layers_left.eq(layers_left - 1), section.eq(Section.DESCRIPTOR), index.eq(0)]
-                    m.next = "Boundary"
+                    m.next = "Flush" if config.counters else "Boundary"
+            if config.counters:
+                with m.State("Flush"):
+                    m.d.comb += flush.eq(1)
+                    with m.If(flushed):
+                        m.next = "Boundary"
             with m.State("Boundary"):
-                m.d.comb += self.paused.eq(self.pause)
-                with m.If(~self.pause):
-                    with m.If(layers_left == 0):
-                        m.next = "End"
-                    with m.Else():
-                        m.d.sync += self.layer_number.eq(self.layer_number + 1)
-                        m.next = "Size"
-                with m.If(aborting):
-                    fail(Status.ABORTED)
+                m.d.comb += [self.paused.eq(self.pause), failing.eq(aborting)]
+                m.d.sync += section.eq(Section.DESCRIPTOR)
+                with m.If(failing):
+                    m.next = "End"
+                with m.Elif(~self.pause):
+                    m.d.sync += self.layer_number.eq(self.layer_number + 1)
+                    m.next = "Check"
             with m.State("End"):
                 m.d.comb += self.clear.eq(1)
                 m.d.sync += [self.busy.eq(0), self.done.eq(1)]
                 m.next = "Idle"
+        with m.If(failing):
+            m.d.sync += self.status.eq(reason)
         m.d.sync += self.layer_done.eq(self.finished & self.busy)
         return m
+
+    @property
+    def _head_words(self) -> int:
+        """Words of a descriptor and the lengths behind it."""
+        return DESCRIPTOR_WORDS + LENGTH_WORDS * self.config.streams
+
+    @property
+    def _left_max(self) -> int:
+        return max(self._head_words, self.config.positions, self.config.dict_depth, self.config.max_code_bits)
+
+    def _size(self, section: Value) -> Value:
+        """Words of a section; of the positions, their number; of the streams, the lengths to add up."""
+        layer, config = self.layer, self.config
+        size: Value = Const(2 * config.streams)
+        for kind, words in ((Section.HEADER, Const(HEADER_WORDS)), (Section.DESCRIPTOR, Const(self._head_words)),
+                            (Section.POSITIONS, layer.positions), (Section.CODES, Const(config.max_code_bits)),
+                            (Section.DICTIONARY, layer.dict_words)):
+            size = Mux(section == kind, words, size)
+        return size
+
+    def _wrong(self, word: Value) -> dict[str, Value]:
+        """What is wrong with a word of the descriptor, by name."""
+        config = self.config
+        empty = word == 0
+        return {
+            "tag_flags": word[12:] != DESCRIPTOR_TAG, "channels": empty | _above(word, config.act_depth),
+            "positions": empty | _above(word, config.positions), "rows": empty, "group_rows": empty,
+            "out_h": empty | _above(word, (1 << config.map_bits) - 1),
+            "out_w": empty | _above(word, (1 << config.map_bits) - 1), "dict_words": _above(word, config.dict_depth),
+        }
+
+    def _watchdog(self, m: Module, running: Value) -> Value:
+        """High when a layer takes too many cycles.
+
+        Every ``WATCHDOG_UNIT`` cycles the descriptor's word turns once through a subtractor of one bit.
+        """
+        units = self.layer.watchdog
+        ticks = Signal(range(WATCHDOG_UNIT))
+        turning, turned, borrow, expired = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += turning.eq(ticks[4:] == 0)
+        with m.If(running):
+            m.d.sync += [ticks.eq(ticks + 1), turned.eq(turning), borrow.eq(1), expired.eq(turned & ~turning & borrow)]
+            with m.If(turning):
+                m.d.sync += [units.eq(Cat(units[1:], units[0] ^ borrow)), borrow.eq(borrow & ~units[0])]
+        with m.Else():
+            # As if the word had turned once already.
+            m.d.sync += [ticks.eq(len(units)), turned.eq(0), borrow.eq(0), expired.eq(0)]
+        return expired
+
+    def _counters(self, m: Module, section: Value, flush: Value, flushed: Value) -> None:
+        m.submodules.counters = counters = LayerCounters(self.config, self.addr_width)
+        m.d.comb += [
+            counters.clear.eq(section == Section.HEADER), counters.layer_number.eq(self.layer_number),
+            counters.limit.eq(self.limit), counters.flush.eq(flush), flushed.eq(counters.flushed),
+        ]
+        m.d.comb += [getattr(counters, name).eq(getattr(self, name)) for name in ("term", "starved", "stalled")]
+        m.d.comb += [getattr(self, name).eq(getattr(counters, name)) for name in ("w_en", "w_addr", "w_data")]
