@@ -120,9 +120,10 @@ def read_image(image: bytes | str | Path) -> Program:
         raise ImageError(f"section WORD: must be whole words, at most the model memory's {config.weight_depth}, but "
                          f"has {len(words)} bytes; {AGAIN}")
     layers, tail = read_layers(np.frombuffer(words, "<u2"), config)
-    if target.vector != (tail < len(layers)) or source.vector != (tail == 0):
-        raise ImageError(f"section TENS: with {len(layers)} layers and a tail from {tail} on, input and output must "
-                         f"{'' if tail == 0 else 'not '}and {'' if tail < len(layers) else 'not '}be vectors; {AGAIN}")
+    for what, tensor, vector in (("input", source, tail == 0), ("output", target, tail < len(layers))):
+        if tensor.vector != vector:
+            raise ImageError(f"{what} tensor: must {'' if vector else 'not '}be a vector, with {len(layers)} layers "
+                             f"and a tail from {tail} on; {AGAIN}")
     return Program(config=config, input=source, output=target, layers=layers, tail=tail)
 
 

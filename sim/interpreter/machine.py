@@ -122,10 +122,11 @@ def _run_batches(program: Program, batches: np.ndarray) -> Interpretation:
     """Run batches, (runs, images, C, H, W), at once: the head image by image, then the tail."""
     runs, images = batches.shape[:2]
     config, tail = program.config, program.tail
+    pixels = program.input.height * program.input.width
     banks = Banks(config, runs)
     heads, finals = [], []
     for image in range(images):
-        x = batches[:, image].reshape(runs, program.input.channels, -1).transpose(1, 2, 0)
+        x = batches[:, image].reshape(runs, program.input.channels, pixels).transpose(1, 2, 0)
         banks.write("input tensor", program.input.sites(config, image), x.astype(np.uint8), image=image,
                     waits=program.input.vector)
         heads.append([_run_layer(config, banks, layer, image, images) for layer in program.layers[:tail]])
