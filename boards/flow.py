@@ -14,6 +14,7 @@ from typing import Any
 from amaranth.hdl import Elaboratable
 
 from ..hw.arch.errors import ToolError
+from ..hw.cells.use import cells_verilog
 from ..hw.generate import rtlil_text
 from ..hw.yosys import run_yosys, tool_path
 from .devices import Device, get_device
@@ -123,7 +124,9 @@ def synthesize_rtlil(text: str, device: Device, folder: Path, *, check: bool = T
         check_no_multiply(text)
     (folder / "top.il").write_text(text)
     options = " -spram" if spram and device.spram else ""
-    log = run_yosys(f"read_rtlil top.il\n{device.synth}{options} -top top -json top.json\n", folder)
+    (folder / "cells.v").write_text(cells_verilog("ecp5" if device.synth.startswith("synth_ecp5") else "generic"))
+    log = run_yosys(f"read_rtlil top.il\nread_verilog -defer cells.v\n{device.synth}{options} -top top -json top.json\n",
+                    folder)
     cells = netlist_cells(folder / "top.json")
     memories: dict[str, str] = {}
     if check:

@@ -6,6 +6,7 @@ from amaranth.hdl import Elaboratable, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, flipped
 
+from .arch.config import AcceleratorConfig
 from .arch.image import SCALE_EXTRA_AT, SCALE_EXTRA_MAX, SCALE_SHIFT_BITS, Flag
 from .fetch import FetchSignature
 from .layer import LayerLayout
@@ -39,27 +40,33 @@ class ScaleLayout(data.StructLayout):
 
 
 class ParameterReader(wiring.Component):
-    """Holds the parameters of the output channel that is being requantized.
+    """Holds the parameters of each stream's output channel that is next to be drained.
 
     Members
     -------
     clear : In(1)
-    start, start_addr : In
-        Begin a layer: fetch what the first output channel needs.
-    advance : In(1)
-        Fetch the next output channel's parameters.
-    ready : Out(1)
-        Low while fetching.
-    bias, scale : Out
-        The parameters.
+    start : In(1)
+        Begin a layer: fetch what each stream's first output channel needs. ``addr`` and ``rows`` are there, and stay.
+    layer : In(LayerLayout())
+    addr, rows : In
+        Arrays: where a stream's parameters are, and its number of output channels; nothing is fetched for more.
+    advance : In(streams)
+        Fetch the stream's next output channel's parameters.
+    ready : Out(streams)
+        The stream's parameters are there.
+    bias, scale, channel : Out
+        Arrays of signed(32), :class:`ScaleLayout` and 16 bits.
+    mem : Out(FetchSignature)
     """
 
-    def __init__(self, addr_width: int) -> None:
-        self.addr_width = addr_width
+    def __init__(self, config: AcceleratorConfig, addr_width: int) -> None:
+        self.config, self.addr_width = config, addr_width
+        s = config.streams
         super().__init__({
-            "clear": In(1), "start": In(1), "start_addr": In(addr_width), "layer": In(LayerLayout()),
-            "advance": In(1), "ready": Out(1), "bias": Out(signed(BIAS_WIDTH)), "scale": Out(ScaleLayout()),
-            "mem": Out(FetchSignature(addr_width)),
+            "clear": In(1), "start": In(1), "layer": In(LayerLayout()), "addr": In(data.ArrayLayout(addr_width, s)),
+            "rows": In(data.ArrayLayout(16, s)), "advance": In(s), "ready": Out(s),
+            "bias": Out(data.ArrayLayout(signed(BIAS_WIDTH), s)), "scale": Out(data.ArrayLayout(ScaleLayout(), s)),
+            "channel": Out(data.ArrayLayout(16, s)), "mem": Out(FetchSignature(addr_width)),
         })
 
     def elaborate(self, platform: object) -> Elaboratable:
