@@ -1,15 +1,14 @@
-"""From a layer's weights to its dictionary, code table and streams: the smallest of several alphabets."""
+"""From a layer's weights to its dictionary, code and codewords: the smallest of several alphabets."""
 
 import dataclasses
 from functools import cached_property
 
 import numpy as np
 
-from ...hw.arch.config import DICT_HEADS, AcceleratorConfig
+from ...hw.arch.config import SYMBOLS_MAX, AcceleratorConfig
 from ...hw.arch.errors import CapacityError, ModelError
-from ...hw.arch.image import MAX_SHIFT_FIELD, MicroOp, OpKind
+from ...hw.arch.image import MAX_POST, MAX_PRE, MAX_SHIFT_FIELD, RECTIFY_SHIFT, MicroOp, OpKind
 from ..network import Term
-from .bitstream import deal, encode
 from .dictionary import choose_phrases, spell
 from .huffman import CanonicalCode, code_lengths
 from .phrases import BUILDERS, EOR, LayerTaps, Phrases
@@ -17,12 +16,12 @@ from .phrases import BUILDERS, EOR, LayerTaps, Phrases
 __all__ = ["EncodedLayer", "encode_layer", "shared_row"]
 
 FINALISTS = 4
-"""Alphabets whose streams are made, to compare exact sizes."""
+"""Alphabets whose codewords are made, to compare exact sizes."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class EncodedLayer:
-    """A layer's weights as the accelerator reads them (``docs/image.md``, from "Code table" to "Dictionary").
+    """A layer's weights as dictionary, code and codewords (``docs/image.md``, "Code table" and "Dictionary").
 
     Parameters
     ----------
@@ -38,8 +37,6 @@ class EncodedLayer:
         The whole layer, row after row, each row closed by ``eor``.
     row_lengths : int64 array (rows,)
         Codewords of each row, ``eor`` included.
-    words_a, words_b : uint16 arrays
-        The sub-streams.
     max_code_bits : int
         Words of the code table.
     """
@@ -50,8 +47,6 @@ class EncodedLayer:
     eor: int
     symbols: np.ndarray
     row_lengths: np.ndarray
-    words_a: np.ndarray
-    words_b: np.ndarray
     max_code_bits: int
 
     @property
@@ -70,14 +65,9 @@ class EncodedLayer:
         return np.array([op.pack() for entry in self.entries for op in entry], dtype=np.uint16)
 
     @property
-    def bytes(self) -> int:
-        """Exact size: code table, dictionary and both sub-streams, with the padding of their last words."""
-        return 2 * (self.max_code_bits + self.dictionary.size + self.words_a.size + self.words_b.size)
-
-    @property
     def bits(self) -> int:
-        """Exact size in bits."""
-        return 8 * self.bytes
+        """Size of code table, dictionary and codewords, without the padding of the streams' last words."""
+        return 16 * (self.max_code_bits + self.dictionary.size) + int(self.lengths[self.symbols].astype(np.int64).sum())
 
     @cached_property
     def cycles_per_row(self) -> np.ndarray:
@@ -86,25 +76,30 @@ class EncodedLayer:
         ends = np.cumsum(sizes[self.symbols])[np.cumsum(self.row_lengths) - 1]
         return np.diff(ends, prepend=0)
 
+    def rows(self, which: np.ndarray) -> np.ndarray:
+        """Codewords of some rows, one after another in the order given, uint8."""
+        lengths = self.row_lengths[which]
+        starts = (np.cumsum(self.row_lengths) - self.row_lengths)[which]
+        places = np.arange(int(lengths.sum())) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+        return np.asarray(self.symbols[places])
 
-def encode_layer(indices: np.ndarray, codebook: tuple[tuple[Term, ...], ...], *, channels: int, kernel_width: int,
+
+def encode_layer(indices: np.ndarray, codebook: tuple[tuple[Term, ...], ...], *, channels: int,
                  max_code_bits: int, dict_depth: int) -> EncodedLayer:
     """Encode a layer in the alphabet that makes it smallest; of equals, in the one with the fewest cycles.
 
     Parameters
     ----------
-    indices : uint8 array (rows, taps)
-        Codebook index of each weight, in tap order: kernel row, kernel column, input channel (innermost).
+    indices : uint16 array (rows, taps)
+        Codebook index of each weight, in tap order: position, input channel (innermost).
     codebook : tuple of tuple of Term
-        Up to 256 entries; an empty one is the weight 0.
+        An empty entry is the weight 0.
     channels : int
-        Taps per kernel position (C).
-    kernel_width : int
-        Kernel width in positions.
+        Taps per position (C).
     max_code_bits : int
         Longest codeword (``AcceleratorConfig.max_code_bits``).
     dict_depth : int
-        Micro-operations in the term RAM (``AcceleratorConfig.dict_depth``).
+        Most micro-operations of the dictionary (``AcceleratorConfig.dict_depth``).
 
     Returns
     -------
@@ -113,70 +108,72 @@ def encode_layer(indices: np.ndarray, codebook: tuple[tuple[Term, ...], ...], *,
     Raises
     ------
     CapacityError
-        If no alphabet fits the dictionary and the code, or the codebook has more than 256 entries.
+        If no alphabet fits the dictionary and the code.
     ModelError
         If an argument is malformed.
     """
-    layer = _prepare(indices, codebook, channels=channels, kernel_width=kernel_width)
-    max_entries = min(DICT_HEADS, 1 << max_code_bits)
+    layer = _prepare(indices, codebook, channels=channels)
+    max_entries = min(SYMBOLS_MAX, 1 << max_code_bits)
     found: list[tuple[int, Phrases, np.ndarray]] = []
     for builder in BUILDERS:
         for phrases in builder(layer):
             choice = choose_phrases(phrases, max_code_bits=max_code_bits, max_entries=max_entries,
-                                    max_continuations=dict_depth - DICT_HEADS)
+                                    max_operations=dict_depth)
             if choice:
                 found.append((choice[1], phrases, choice[0]))
     if not found:
         raise CapacityError(
             f"{len(layer.values)} different weights and the end of row do not fit a dictionary of {max_entries} "
-            f"entries and codewords of {max_code_bits} bits; use fewer weight levels or raise max_code_bits")
-    # The search leaves out the padding of the streams and the trimmed ends of rows: make the best few to compare them.
+            f"entries, {dict_depth} micro-operations and codewords of {max_code_bits} bits; use fewer weight levels or "
+            f"raise max_code_bits or dict_depth")
+    # The search leaves out the trimmed ends of rows: make the best few to compare them.
     found.sort(key=lambda candidate: candidate[0])
     made = [_assemble(phrases, kept, max_code_bits) for bits, phrases, kept in found[:FINALISTS]
             if bits <= 1.02 * found[0][0] + 64]
-    return min(made, key=lambda encoded: (encoded.bytes, int(encoded.cycles_per_row.sum())))
+    return min(made, key=lambda encoded: (encoded.bits, int(encoded.cycles_per_row.sum())))
 
 
-def shared_row(taps: int, truncate: int, *, max_code_bits: int = AcceleratorConfig.max_code_bits) -> EncodedLayer:
-    """The one row that all output channels of a pooling layer replay: every tap with the term ``+2**truncate``.
+def shared_row(taps: int, truncate: int, *, maximum: bool = False,
+               max_code_bits: int = AcceleratorConfig.max_code_bits) -> EncodedLayer:
+    """The one row that all output channels of a pooling layer replay: the sum or the maximum of all taps.
+
+    The maximum of a and x >= 0 is made of three operations: subtract x, rectify, add x.
 
     Parameters
     ----------
     taps : int
-        Taps of the kernel, at least 1.
+        Taps of the kernel, one a position.
     truncate : int
         Low bits that a product loses (``AcceleratorConfig.truncate``), so that the product is the activation.
+    maximum : bool
+        Maximum in place of sum.
     max_code_bits : int
         Words of the code table.
     """
-    if taps < 1 or not 0 <= truncate <= MAX_SHIFT_FIELD:
-        raise ModelError(f"a shared row must have at least 1 tap and a shift from 0 to {MAX_SHIFT_FIELD}, not {taps!r} "
-                         f"taps and a shift of {truncate!r}")
+    if taps < 0 or not 0 <= truncate <= MAX_SHIFT_FIELD:
+        raise ModelError(f"a shared row must have no negative number of taps and a shift from 0 to {MAX_SHIFT_FIELD}, "
+                         f"not {taps!r} taps and a shift of {truncate!r}")
+    add = MicroOp(kind=OpKind.ADD, last=True, shift=truncate, post=1)
+    pick = (MicroOp(kind=OpKind.SUB, last=False, shift=truncate),
+            MicroOp(kind=OpKind.SKIP, last=False, shift=RECTIFY_SHIFT), add)
+    entries = ((pick if maximum else (add,)), (MicroOp(kind=OpKind.EOR, last=True),))[0 if taps else 1:]
+    eor = len(entries) - 1
     symbols = np.zeros(taps + 1, dtype=np.uint8)
-    symbols[-1] = 1
-    lengths = np.array([1, 1], dtype=np.uint8)
-    words_a, words_b = (encode(part, CanonicalCode(lengths)) for part in deal(symbols))
-    return EncodedLayer(
-        alphabet="shared", lengths=lengths, eor=1, symbols=symbols, row_lengths=np.array([taps + 1]), words_a=words_a,
-        words_b=words_b, max_code_bits=max_code_bits,
-        entries=((MicroOp(kind=OpKind.ADD, last=True, shift=truncate, post=1),),
-                 (MicroOp(kind=OpKind.EOR, last=True),)))
+    symbols[-1] = eor
+    return EncodedLayer(alphabet="shared", lengths=np.ones(len(entries), dtype=np.uint8), eor=eor, symbols=symbols,
+                        row_lengths=np.array([taps + 1]), max_code_bits=max_code_bits, entries=entries)
 
 
-def _prepare(indices: np.ndarray, codebook: tuple[tuple[Term, ...], ...], *, channels: int, kernel_width: int,
-             ) -> LayerTaps:
+def _prepare(indices: np.ndarray, codebook: tuple[tuple[Term, ...], ...], *, channels: int) -> LayerTaps:
     """Check the arguments; number the different weights that occur."""
     indices = np.asarray(indices)
-    if indices.dtype != np.uint8 or indices.ndim != 2 or not indices.size:
-        raise ModelError(f"weight indices must be uint8 of shape (rows, taps), not {indices.dtype} of shape "
+    if indices.dtype != np.uint16 or indices.ndim != 2 or not indices.size:
+        raise ModelError(f"weight indices must be uint16 of shape (rows, taps), not {indices.dtype} of shape "
                          f"{indices.shape}")
-    if len(codebook) > 256:
-        raise CapacityError(f"a codebook may have at most 256 entries, not {len(codebook)}; use fewer weight levels")
     if int(indices.max()) >= len(codebook):
         raise ModelError(f"weight index {int(indices.max())} is outside its codebook of {len(codebook)} entries")
-    if channels < 1 or kernel_width < 1 or indices.shape[1] % (channels * kernel_width):
-        raise ModelError(f"{indices.shape[1]} taps are not whole kernel rows of {kernel_width} positions with "
-                         f"{channels} channels")
+    if channels < 1 or indices.shape[1] % channels:
+        raise ModelError(f"{indices.shape[1]} taps are not whole positions of {channels} channels")
     for entry in codebook:
         for term in entry:
             if not 0 <= term.shift <= MAX_SHIFT_FIELD:
@@ -188,11 +185,12 @@ def _prepare(indices: np.ndarray, codebook: tuple[tuple[Term, ...], ...], *, cha
         entry = tuple(codebook[index])
         if entry:
             number[index] = values.setdefault(entry, len(values) + 1)
-    return LayerTaps(taps=number[indices], values=tuple(values), reach=channels if channels > 1 else kernel_width)
+    return LayerTaps(taps=number[indices], values=tuple(values),
+                     reach=channels if channels > 1 else MAX_PRE + MAX_POST)
 
 
 def _assemble(phrases: Phrases, kept: np.ndarray, max_code_bits: int) -> EncodedLayer:
-    """Make the dictionary, code and streams of one alphabet."""
+    """Make the dictionary, code and codewords of one alphabet."""
     stream = spell(phrases, kept)
     counts = np.bincount(stream, minlength=phrases.size.size)
     used = np.flatnonzero(counts)
@@ -202,7 +200,6 @@ def _assemble(phrases: Phrases, kept: np.ndarray, max_code_bits: int) -> Encoded
     rank[used[order]] = np.arange(used.size)
     symbols = rank[stream]
     code = CanonicalCode(lengths[order])
-    words_a, words_b = (encode(part, code) for part in deal(symbols))
     return EncodedLayer(
         alphabet=phrases.name,
         entries=tuple(phrases.ops(int(phrase)) for phrase in used[order]),
@@ -210,7 +207,5 @@ def _assemble(phrases: Phrases, kept: np.ndarray, max_code_bits: int) -> Encoded
         eor=int(rank[EOR]),
         symbols=symbols,
         row_lengths=np.diff(np.flatnonzero(stream == EOR), prepend=-1),
-        words_a=words_a,
-        words_b=words_b,
         max_code_bits=max_code_bits,
     )

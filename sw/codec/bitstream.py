@@ -1,4 +1,4 @@
-"""Symbols to 16-bit words, and the dealing of a layer's codewords to its sub-streams.
+"""Symbols to 16-bit words: one sequence of bits, and the word order of a stream's contexts (``docs/image.md``).
 
 Bits fill a word from bit 15 down. The last word is padded with zero bits.
 """
@@ -7,12 +7,11 @@ import sys
 
 import numpy as np
 
-from ...hw.arch.config import INTERLEAVE
 from ...hw.arch.errors import ImageError, ModelError
 from .huffman import CanonicalCode
 from .lanes import decode
 
-__all__ = ["deal", "decode", "decode_rows", "encode", "merge"]
+__all__ = ["decode", "decode_stream", "encode", "encode_stream"]
 
 QUAD = 4
 """Symbols that are joined to one piece of at most 60 bits, so that every 64-bit word has a piece that starts in it."""
@@ -21,6 +20,9 @@ CHUNK = 1 << 16
 LENGTH_SHIFT = np.uint64(58)
 """In the table of pairs a codeword pair has its length above this bit and its bits below."""
 PAIR_BITS = (np.uint64(1) << LENGTH_SHIFT) - np.uint64(1)
+WORD_BITS = 16
+WINDOW_WORDS = 2
+"""Words of each context that the decoder holds."""
 
 
 def encode(symbols: np.ndarray, code: CanonicalCode) -> np.ndarray:
@@ -100,55 +102,119 @@ def _place(out: np.ndarray, position: int, bits: np.ndarray, length: np.ndarray)
     return position + total
 
 
-def deal(symbols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Deal a layer's codewords to its two sub-streams: ``(A, B)``, the even and the odd ones."""
-    return np.ascontiguousarray(symbols[0::INTERLEAVE]), np.ascontiguousarray(symbols[1::INTERLEAVE])
-
-
-def merge(even: np.ndarray, odd: np.ndarray) -> np.ndarray:
-    """Undo :func:`deal`.
-
-    Raises
-    ------
-    ImageError
-        If the even ones are not as many as the odd ones or one more.
-    """
-    if not 0 <= even.size - odd.size <= 1:
-        raise ImageError(f"sub-stream A must have as many codewords as sub-stream B or one more, not {even.size} "
-                         f"against {odd.size}; the image is damaged: compile it again")
-    symbols = np.empty(even.size + odd.size, dtype=np.uint8)
-    symbols[0::INTERLEAVE], symbols[1::INTERLEAVE] = even, odd
-    return symbols
-
-
-def decode_rows(words_a: np.ndarray, words_b: np.ndarray, code: CanonicalCode, eor: int, rows: int) -> np.ndarray:
-    """Decode a layer's two sub-streams up to the end of its last row.
+def encode_stream(symbols: np.ndarray, code: CanonicalCode, contexts: int) -> np.ndarray:
+    """Encode a stream's codewords, dealt to `contexts` contexts, as the one sequence of words that the decoder takes.
 
     Parameters
     ----------
-    words_a, words_b : uint16 array
-        The sub-streams, whose zero padding may read as further codewords.
+    symbols : uint8 array (codewords,)
     code : CanonicalCode
+    contexts : int
+        ``AcceleratorConfig.interleave``.
+
+    Returns
+    -------
+    uint16 array (words,)
+    """
+    if contexts == 1:
+        return encode(symbols, code)
+    lengths = code.lengths[symbols].astype(np.int64)
+    ends = np.empty_like(lengths)
+    for context in range(contexts):
+        ends[context::contexts] = np.cumsum(lengths[context::contexts])
+    crossed = np.flatnonzero(ends // WORD_BITS != (ends - lengths) // WORD_BITS)
+    initial = np.arange(WINDOW_WORDS * contexts)
+    context = np.concatenate((initial // WINDOW_WORDS, crossed % contexts))
+    number = np.concatenate((initial % WINDOW_WORDS, ends[crossed] // WORD_BITS + WINDOW_WORDS - 1))
+    parts = [encode(symbols[n::contexts], code) for n in range(contexts)]
+    sizes = np.array([part.size for part in parts])
+    starts = np.cumsum(sizes) - sizes
+    held = number < sizes[context]
+    last = int(np.flatnonzero(held)[-1]) + 1 if held.any() else 0
+    words = np.zeros(last, dtype=np.uint16)
+    held = held[:last]
+    words[held] = np.concatenate(parts)[(starts[context] + number)[:last][held]]
+    return words
+
+
+def decode_stream(words: np.ndarray, code: CanonicalCode, contexts: int, eor: int, rows: int) -> np.ndarray:
+    """Decode a stream up to the end of its last row.
+
+    With several contexts the place of a word depends on all codewords before it, so they are decoded one by one.
+
+    Parameters
+    ----------
+    words : uint16 array
+        The stream, whose zero padding may read as further codewords.
+    code : CanonicalCode
+    contexts : int
+        ``AcceleratorConfig.interleave``.
     eor : int
         Symbol that ends a row.
     rows : int
-        Rows of the layer, at least 1.
+        Rows of the stream.
 
     Returns
     -------
     uint8 array
-        The layer's codewords in order, the last one ``eor``.
+        The stream's codewords in order, the last one ``eor``.
 
     Raises
     ------
     ImageError
         If the bits match no codeword, or end before the last row.
     """
-    even, odd = decode(words_a, code), decode(words_b, code)
-    odd = odd[:even.size]
-    symbols = merge(even[:odd.size + 1], odd)
-    ends = np.flatnonzero(symbols == eor)
-    if ends.size < rows:
-        raise ImageError(f"the weight streams end after {ends.size} of {rows} rows; the image is damaged: "
-                         "compile it again")
-    return symbols[:int(ends[rows - 1]) + 1]
+    if not rows:
+        return np.zeros(0, dtype=np.uint8)
+    if contexts == 1:
+        symbols = decode(words, code)
+        ends = np.flatnonzero(symbols == eor)
+        if ends.size < rows:
+            raise _short(ends.size, rows)
+        return symbols[:int(ends[rows - 1]) + 1]
+    return _decode_contexts(words, code, contexts, eor, rows)
+
+
+def _short(found: int, rows: int) -> ImageError:
+    return ImageError(f"the codewords end after {found} of {rows} rows; the image is damaged: compile it again")
+
+
+def _decode_contexts(words: np.ndarray, code: CanonicalCode, contexts: int, eor: int, rows: int) -> np.ndarray:
+    longest = code.max_len
+    spans = 1 << (longest - code.lengths.astype(np.int64))
+    lengths = np.repeat(code.lengths.astype(np.int64), spans).tolist()
+    names = np.repeat(np.arange(code.size), spans).tolist()
+    lengths += [0] * ((1 << longest) - len(lengths))
+    stream = [*words.tolist(), *[0] * (WINDOW_WORDS * contexts + 1)]
+    windows = [stream[2 * n] << WORD_BITS | stream[2 * n + 1] for n in range(contexts)]
+    # A window is shifted left by its context's bit offset, and refilled when that passes a word.
+    room = [WORD_BITS] * contexts
+    at, end = WINDOW_WORDS * contexts, len(stream)
+    top, mask = 2 * WORD_BITS - longest, (1 << 2 * WORD_BITS) - 1
+    found = bytearray()
+    left, context = rows, 0
+    while True:
+        window = windows[context]
+        index = window >> top
+        length = lengths[index]
+        if not length:
+            raise ImageError(f"the bits of codeword {len(found)} match no codeword; the image is damaged: "
+                             "compile it again")
+        symbol = names[index]
+        found.append(symbol)
+        if symbol == eor:
+            left -= 1
+            if not left:
+                return np.frombuffer(found, dtype=np.uint8)
+        window = window << length & mask
+        remaining = room[context] - length
+        if remaining <= 0:
+            if at == end:
+                raise _short(rows - left, rows)
+            window |= stream[at] << -remaining
+            at += 1
+            remaining += WORD_BITS
+        room[context], windows[context] = remaining, window
+        context += 1
+        if context == contexts:
+            context = 0

@@ -17,7 +17,7 @@ PATIENCE = 4
 """Rounds without a gain after which the search ends."""
 
 
-def choose_phrases(phrases: Phrases, *, max_code_bits: int, max_entries: int, max_continuations: int,
+def choose_phrases(phrases: Phrases, *, max_code_bits: int, max_entries: int, max_operations: int,
                    ) -> tuple[np.ndarray, int] | None:
     """Choose the dictionary of one alphabet.
 
@@ -28,8 +28,8 @@ def choose_phrases(phrases: Phrases, *, max_code_bits: int, max_entries: int, ma
         Longest codeword.
     max_entries : int
         Most dictionary entries, end of row included.
-    max_continuations : int
-        Most micro-operations after the first of each entry, in all.
+    max_operations : int
+        Most micro-operations of all entries together.
 
     Returns
     -------
@@ -46,8 +46,8 @@ def choose_phrases(phrases: Phrases, *, max_code_bits: int, max_entries: int, ma
         _push(phrases, counts, kept)
         used = counts > 0
         entries = int(np.count_nonzero(used))
-        continuations = int((phrases.size[used] - 1).sum())
-        fits = entries <= max_entries and continuations <= max_continuations
+        operations = int(phrases.size[used].sum())
+        fits = entries <= max_entries and operations <= max_operations
         if fits:
             lengths = code_lengths(counts[used], max_code_bits)
             bits = 16 * int(phrases.size[used].sum()) + int((counts[used] * lengths).sum())
@@ -59,14 +59,14 @@ def choose_phrases(phrases: Phrases, *, max_code_bits: int, max_entries: int, ma
         if waited >= PATIENCE or not candidates.size:
             break
         gain = _gain(phrases, counts, kept, candidates)
-        if continuations > max_continuations:
+        if operations > max_operations:
             gain = gain / phrases.size[candidates]
         order = np.argsort(gain, kind="stable")
         # Those that lose, all but a few at a time; and enough of the others to come to fit, or to see whether it pays.
         leave = int(np.count_nonzero(gain < 0)) * 3 // 4
         if not fits:
-            freed = np.cumsum(phrases.size[candidates[order]] - 1)
-            needed = max(entries - max_entries, int(np.searchsorted(freed, continuations - max_continuations)))
+            freed = np.cumsum(phrases.size[candidates[order]])
+            needed = max(entries - max_entries, int(np.searchsorted(freed, operations - max_operations)))
             leave = max(leave, min(needed, 3 * candidates.size // 4))
         leave = max(leave, 1 + candidates.size // 16)
         kept[candidates[order[:leave]]] = False

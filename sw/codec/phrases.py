@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from ...hw.arch.image import MAX_POST, MAX_PRE, MicroOp, OpKind
+from ...hw.arch.image import ENTRY_OPS_MAX, MAX_POST, MAX_PRE, MicroOp, OpKind
 from ..network import Term
 
 __all__ = ["BUILDERS", "EOR", "LayerTaps", "Phrases"]
@@ -65,7 +65,8 @@ class Phrases:
     level : int64 array (phrases,)
         0 for an atom; others are spelled by phrases of lower levels.
     allowed : bool array (phrases,)
-        The phrase may stand in the dictionary: whichever of them follows another, the pointer rule holds.
+        The phrase may stand in the dictionary: it is no longer than an entry, and whichever of them follows another,
+        the pointer rule holds.
     spelling, spelling_start : int64 arrays
         Phrase p is spelled ``spelling[spelling_start[p]:spelling_start[p + 1]]``.
     ops : callable
@@ -136,13 +137,14 @@ class _Lexicon:
         """An alphabet of these phrases and further ones, whose spellings have equal lengths (phrases, length)."""
         base, further = len(self.ops), size.size
         lengths = [len(s) for s in self.spelling] + [spelling.shape[1]] * further
+        sizes = np.concatenate([[len(o) for o in self.ops], size]).astype(np.int64)
         return Phrases(
             name=name,
             tokens=tokens,
-            size=np.concatenate([[len(o) for o in self.ops], size]).astype(np.int64),
+            size=sizes,
             skip=np.concatenate([[o[0].kind is OpKind.SKIP for o in self.ops], skip]).astype(bool),
             level=np.concatenate([self.level, np.full(further, 1 + max(self.level))]).astype(np.int64),
-            allowed=np.concatenate([np.ones(base, dtype=bool), allowed]),
+            allowed=np.concatenate([np.ones(base, dtype=bool), allowed]) & (sizes <= ENTRY_OPS_MAX),
             spelling=np.concatenate([np.array([p for s in self.spelling for p in s], dtype=np.int64),
                                      spelling.reshape(-1)]),
             spelling_start=np.concatenate([[0], np.cumsum(lengths)]),

@@ -5,9 +5,9 @@ import numpy as np
 from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import CapacityError, ModelError, UnsupportedError
 from ...hw.arch.image import COORDINATE_BITS, LAYERS_MAX, PHASE_BITS
-from ..network import Layer, QuantizedNetwork
+from ..network import Concat, Layer, QuantizedNetwork
 
-__all__ = ["check_layer", "check_network", "input_ranges"]
+__all__ = ["check_layer", "check_network", "tensor_ranges"]
 
 RAW_ACT_BITS = 8
 """A raw output is stored as bytes."""
@@ -23,8 +23,6 @@ def check_network(network: QuantizedNetwork, config: AcceleratorConfig) -> None:
     UnsupportedError, CapacityError
         If the array can't run a layer, or it is too large.
     """
-    if not network.layers:
-        raise ModelError("the network must have at least one layer, not 0; compress a network with layers")
     if len(network.layers) > LAYERS_MAX:
         raise CapacityError(f"a network has at most {LAYERS_MAX} layers, not {len(network.layers)}; fuse layers")
     truncate = network.max_shift - network.guard_bits
@@ -43,13 +41,14 @@ def check_network(network: QuantizedNetwork, config: AcceleratorConfig) -> None:
 def check_layer(layer: Layer, config: AcceleratorConfig) -> None:
     """Check one layer against `config`; errors as for :func:`check_network`."""
     where = f"layer {layer.name}"
-    source, target = layer.source, layer.target
+    target = layer.target
     if layer.op not in ("conv", "maxpool", "avgpool"):
         raise UnsupportedError(f"{where}: operator must be conv, maxpool or avgpool, not {layer.op!r}; rewrite it")
-    if source.bits > config.act_bits:
-        raise CapacityError(f"{where}: its input {source.name} has {source.bits} bits, more than the accelerator's "
-                            f"act_bits of {config.act_bits}; compress with {config.act_bits}-bit activations"
-                            f"{' (a raw output can only be the last)' if source.bits > 8 else ' or raise act_bits'}")
+    for tensor in layer.sources:
+        if tensor.bits > config.act_bits:
+            raise CapacityError(f"{where}: its input {tensor.name} has {tensor.bits} bits, more than the accelerator's "
+                                f"act_bits of {config.act_bits}; compress with {config.act_bits}-bit activations or "
+                                f"raise act_bits")
     if layer.raw != (target.bits == 32):
         raise ModelError(f"{where}: a raw output has 32 bits and any other 2 to 8, not raw={layer.raw} with "
                          f"{target.bits} bits; compress the network again")
@@ -63,23 +62,15 @@ def check_layer(layer: Layer, config: AcceleratorConfig) -> None:
         if not low <= layer.qmin <= layer.qmax <= high:
             raise ModelError(f"{where}: the clamp must be inside its output's range {low} to {high}, not {layer.qmin} "
                              f"to {layer.qmax}; compress the network again")
-    for size, axis in zip(layer.kernel, ("height", "width"), strict=True):
-        if not 1 <= size <= config.kernel_max:
-            raise CapacityError(f"{where}: kernel {axis} must be 1 to the accelerator's kernel_max of "
-                                f"{config.kernel_max}, not {size}; raise kernel_max (at most 64) or use a smaller "
-                                f"kernel")
     for size, axis in zip(target.shape[1:], ("high", "wide"), strict=True):
         if not 1 <= size < 1 << config.map_bits:
             raise CapacityError(f"{where}: an output map is 1 to {(1 << config.map_bits) - 1} {axis} with the "
                                 f"accelerator's map_bits of {config.map_bits}, not {size}; raise map_bits (at most "
                                 f"{COORDINATE_BITS}) or split the input into tiles")
     most = (1 << PHASE_BITS) - 1
-    for step in layer.stride:
+    for step in (*layer.stride, *(step for residual in layer.residuals for step in residual.stride)):
         if not 1 <= step <= most:
             raise UnsupportedError(f"{where}: stride must be 1 to {most}, not {step}; use a smaller one")
-    for step in layer.dilation:
-        if not 1 <= step <= 255:
-            raise UnsupportedError(f"{where}: dilation must be 1 to 255, not {step}; use a smaller one")
     if layer.op == "conv":
         _check_conv(layer, config)
     else:
@@ -87,14 +78,13 @@ def check_layer(layer: Layer, config: AcceleratorConfig) -> None:
 
 
 def _check_conv(layer: Layer, config: AcceleratorConfig) -> None:
-    if layer.groups < 1 or layer.source.channels % layer.groups or layer.target.channels % layer.groups:
-        raise ModelError(f"layer {layer.name}: groups must divide the {layer.source.channels} input and "
-                         f"{layer.target.channels} output channels, not {layer.groups}; compress the network again")
-    for number, terms in enumerate(layer.codebook):
+    named = {f"codebook entry {number}": terms for number, terms in enumerate(layer.codebook)}
+    named.update((f"residual {residual.source.name}", residual.terms) for residual in layer.residuals)
+    for name, terms in named.items():
         for term in terms:
             if not 0 <= term.shift <= config.max_shift:
                 raise CapacityError(
-                    f"layer {layer.name}: codebook entry {number} shifts by {term.shift}, but the accelerator's "
+                    f"layer {layer.name}: {name} shifts by {term.shift}, but the accelerator's "
                     f"max_shift is {config.max_shift}; raise max_shift to {term.shift}, or compress with fewer levels")
 
 
@@ -113,11 +103,13 @@ def _check_pool(layer: Layer) -> None:
                                    f"only padding and has no maximum; use padding smaller than the kernel")
 
 
-def input_ranges(network: QuantizedNetwork) -> tuple[tuple[int, int], ...]:
-    """Least and greatest activation that each layer can read: the clamp of the layer before, or the tensor's range."""
+def tensor_ranges(network: QuantizedNetwork) -> dict[str, tuple[int, int]]:
+    """Least and greatest activation of each tensor: its layer's clamp, the input's range, or what its parts have."""
     ranges = {network.input.name: network.input.range}
-    found = []
-    for layer in network.layers:
-        found.append(ranges[layer.source.name])
-        ranges[layer.target.name] = (layer.qmin, layer.qmax)
-    return tuple(found)
+    for step in network.steps:
+        if isinstance(step, Concat):
+            lows, highs = zip(*(ranges[part.name] for part in step.parts), strict=True)
+            ranges[step.target.name] = (min(lows), max(highs))
+        else:
+            ranges[step.target.name] = (step.qmin, step.qmax)
+    return ranges

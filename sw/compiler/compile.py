@@ -6,19 +6,22 @@ from collections.abc import Mapping
 import numpy as np
 
 from ...hw.arch.config import AcceleratorConfig
-from ...hw.arch.errors import CapacityError, ModelError
-from ...hw.arch.image import DESCRIPTOR_TAG, HEADER_WORDS, Flag
-from ..codec.alphabet import EncodedLayer, encode_layer, shared_row
+from ...hw.arch.errors import CapacityError
+from ...hw.arch.image import DESCRIPTOR, DESCRIPTOR_TAG, Flag
+from ..codec.bitstream import encode_stream
 from ..image import Image
-from ..network import Layer, QuantizedNetwork
-from .checks import check_network, input_ranges
-from .cycles import LayerCycles, RowWork, layer_cycles, pixel_cycles_of, run_cycles, watchdog
-from .descriptor import SECTIONS, pack_descriptor, pack_header
+from ..network import QuantizedNetwork
+from .checks import check_network, tensor_ranges
+from .cycles import LayerCycles, LayerWork, layer_cycles, run_cycles, watchdog
+from .descriptor import SECTIONS, LayerView, pack_descriptor, pack_header
+from .lower import lower
 from .memory import Allocation, allocate
-from .parameters import Scales, pack_parameters, parameter_shape
+from .parameters import Scales, pack_bias, pack_parameters, row_bias
 from .placement import TensorPlacement
 from .proof import Proof, prove
-from .tables import code_table, dictionary_words, kernel_tables
+from .streams import deal
+from .tables import live_pixels, position_table
+from .weights import encode_weights
 
 __all__ = ["Compilation", "CompiledLayer", "compile_", "compile_detailed"]
 
@@ -76,6 +79,8 @@ class Compilation:
     ----------
     image : Image
         The result.
+    network : QuantizedNetwork
+        The lowered network, which has the layers of the image; it computes what the compiled one does.
     layers : tuple of CompiledLayer
         In execution order.
     placements : dict of str to TensorPlacement
@@ -89,6 +94,7 @@ class Compilation:
     """
 
     image: Image
+    network: QuantizedNetwork
     layers: tuple[CompiledLayer, ...]
     placements: dict[str, TensorPlacement]
     peak: int
@@ -148,88 +154,86 @@ def compile_(network: QuantizedNetwork, config: AcceleratorConfig) -> Image:
 def compile_detailed(network: QuantizedNetwork, config: AcceleratorConfig) -> Compilation:
     """Compile as :func:`compile_` does, and tell sizes, places, proofs and cycles of every layer."""
     check_network(network, config)
-    memory = allocate(network, config)
-    layers, parts = [], []
-    used = HEADER_WORDS
-    for layer, x_range in zip(network.layers, input_ranges(network), strict=True):
-        compiled, words = _compile_layer(layer, x_range, memory, config)
-        layers.append(compiled)
-        parts.append(words)
-        used += words.size
-    if used > config.weight_depth:
-        raise _too_large(layers, used, config)
-    words = np.concatenate((pack_header(len(layers), used), *parts))
+    lowered = lower(network, config)
+    check_network(lowered, config)
+    memory = allocate(lowered, config)
+    ranges = tensor_ranges(lowered)
+    made = [_compile_layer(lowered, number, ranges, memory, config) for number in range(len(lowered.layers))]
+    layers = [compiled for compiled, _ in made]
+    words = np.concatenate((pack_header([part.size for _, part in made], memory.tail), *(part for _, part in made)))
+    if words.size > config.weight_depth:
+        raise _too_large(layers, words.size, config)
     image = Image(config=config, input=memory.placements[network.input.name],
                   output=memory.placements[network.output.name], words=words)
-    return Compilation(image=image, layers=tuple(layers), placements=memory.placements, peak=memory.peak,
-                       parameters=network.parameters, size=len(image.to_bytes()))
+    return Compilation(image=image, network=lowered, layers=tuple(layers), placements=memory.placements,
+                       peak=memory.peak, parameters=network.parameters, size=len(image.to_bytes()))
 
 
-def _compile_layer(layer: Layer, x_range: tuple[int, int], memory: Allocation,
+def _compile_layer(network: QuantizedNetwork, number: int, ranges: Mapping[str, tuple[int, int]], memory: Allocation,
                    config: AcceleratorConfig) -> tuple[CompiledLayer, np.ndarray]:
-    source, target = memory.placements[layer.source.name], memory.placements[layer.target.name]
+    layer = network.layers[number]
+    source, *residuals = (memory.placements[tensor.name] for tensor in layer.sources)
+    target = memory.placements[layer.target.name]
     scales = Scales.of(layer)
-    parameters = pack_parameters(layer, scales)
-    proof = prove(layer, x_range, scales, config)
-    encoded = _encode(layer, config)
-    dictionary = dictionary_words(encoded.entries)
-    work = RowWork.of(encoded.symbols, encoded.row_lengths, code_lengths=encoded.lengths,
-                      entry_sizes=np.array([len(entry) for entry in encoded.entries]))
-    cycles = layer_cycles(config, kernel=layer.kernel, dict_words=dictionary.size, out=layer.target.shape[1:],
-                          work=work, shared_row=layer.op != "conv",
-                          pixel_cycles=pixel_cycles_of(scales.count, layer.raw),
-                          row_words=parameter_shape(parameters.words, parameters.flags, layer.target.channels)[1])
-    flags = parameters.flags
+    bias = pack_bias(layer, row_bias(layer, scales, config))
+    proof = prove(layer, [ranges[tensor.name] for tensor in layer.sources], scales, config)
+    pixels = live_pixels(layer, source, config)
+    batch = number >= memory.tail
+    channels = 1 if layer.indices is None else layer.indices[0].size if batch else layer.indices.shape[1]
+    encoded = encode_weights(layer, pixels, channels, scales.negated, config)
+    dealing = deal(layer, config.streams, encoded.cycles_per_row if layer.op == "conv" else None)
+    positions = position_table(layer, source, tuple(residuals), channels, config)
+    if len(positions) > config.positions:
+        raise CapacityError(f"layer {layer.name}: kernel and residuals take {len(positions)} positions, more than the "
+                            f"accelerator's {config.positions}; raise positions (at most 512) or use a smaller kernel")
+    parameters, flags = pack_parameters(bias, scales, dealing.channels, dealing.order)
+    # A pooling's stream has its one row, if it has any output channel.
+    symbols = [encoded.rows(rows if layer.op == "conv" else rows[:1] * 0) for rows in dealing.channels]
+    codewords = [encode_stream(part, encoded.code, config.interleave) for part in symbols]
     for flag, on in ((Flag.MAX, layer.op == "maxpool"), (Flag.X_SIGNED, layer.source.signed), (Flag.RAW, layer.raw),
-                     (Flag.SHARED_ROW, layer.op != "conv")):
+                     (Flag.SHARED_ROW, layer.op != "conv"), (Flag.FLATTEN, target.vector and not batch),
+                     (Flag.BATCH, batch)):
         flags |= flag if on else Flag(0)
-    rows, columns = kernel_tables(layer, source, config)
     fields = {
-        "tag_flags": DESCRIPTOR_TAG << 12 | flags, **_geometry(layer, source, target, config),
+        "tag_flags": DESCRIPTOR_TAG << 12 | flags, "channels": channels, "positions": len(positions),
+        "rows": layer.target.channels, "group_rows": dealing.group_rows, "group_step": dealing.group_step,
+        "stream_step": dealing.stream_step, **_geometry(source, target, batch, config),
         "qmin": 0 if layer.raw else layer.qmin & 0xFFFF, "qmax": 0 if layer.raw else layer.qmax & 0xFFFF,
-        "dict_words": dictionary.size, "eor": encoded.eor, "watchdog": watchdog(cycles),
+        "dict_words": encoded.dictionary.size, "eor": encoded.eor, "watchdog": 0,
     }
-    for name, words in (("param", parameters.words), ("a", encoded.words_a), ("b", encoded.words_b)):
-        fields[f"{name}_words_lo"], fields[f"{name}_words_hi"] = words.size & 0xFFFF, words.size >> 16
-    parts = (pack_descriptor(layer.name, fields), rows.ravel(), columns.ravel(),
-             code_table(encoded.lengths, config.max_code_bits), dictionary, parameters.words, encoded.words_a,
-             encoded.words_b)
+    lengths = np.array([(part.size & 0xFFFF, part.size >> 16) for pair in zip(parameters, codewords, strict=True)
+                        for part in pair])
+    words = dict(zip(SECTIONS, (
+        pack_descriptor(layer.name, fields), lengths.ravel(), positions.ravel(), encoded.code_table, encoded.dictionary,
+        np.concatenate(parameters), np.concatenate(codewords)), strict=True))
+    view = LayerView(config=config, fields=fields, parts=words)
+    work = LayerWork.of(symbols, encoded.dictionary, encoded.eor)
+    cycles = layer_cycles(view, work)
+    words["descriptor"][DESCRIPTOR.index("watchdog")] = watchdog(layer_cycles(view, work, config.lanes))
     compiled = CompiledLayer(
         name=layer.name, op=layer.op, alphabet=encoded.alphabet, entries=len(encoded.entries),
         weights=0 if layer.indices is None else layer.indices.size, cycles=cycles, proof=proof, target=target,
-        words={name: part.size for name, part in zip(SECTIONS, parts, strict=True)})
-    return compiled, np.concatenate(parts).astype(np.uint16)
+        words={name: part.size for name, part in words.items()})
+    return compiled, np.concatenate(list(words.values())).astype(np.uint16)
 
 
-def _encode(layer: Layer, config: AcceleratorConfig) -> EncodedLayer:
-    if layer.op != "conv":
-        return shared_row(layer.kernel[0] * layer.kernel[1], config.truncate, max_code_bits=config.max_code_bits)
-    assert layer.indices is not None
-    channels = layer.indices.shape[1]
-    in_tap_order = layer.indices.transpose(0, 2, 3, 1).reshape(layer.indices.shape[0], -1)
-    try:
-        return encode_layer(np.ascontiguousarray(in_tap_order), layer.codebook, channels=channels,
-                            kernel_width=layer.kernel[1], max_code_bits=config.max_code_bits,
-                            dict_depth=config.dict_depth)
-    except ModelError as error:
-        raise type(error)(f"layer {layer.name}: {error}") from None
-
-
-def _geometry(layer: Layer, source: TensorPlacement, target: TensorPlacement,
+def _geometry(source: TensorPlacement, target: TensorPlacement, batch: bool,
               config: AcceleratorConfig) -> dict[str, int]:
-    """Descriptor fields from ``channels`` to ``out_phases``. Address steps wrap at 16 bits, as addresses do."""
-    taken, given = source.steps(config), target.steps(config)
-    conv = layer.op == "conv"
-    inner = layer.source.channels // layer.groups if conv else 1
-    return {
-        "channels": inner, "kernel": layer.kernel[0] << 8 | layer.kernel[1], "rows": layer.target.channels,
-        "group_rows": layer.target.channels // layer.groups if conv else 1, "group_step": inner,
-        "out_h": layer.target.height, "out_w": layer.target.width,
-        "in_base": source.base, "in_col_step": taken.col & 0xFFFF, "in_row_step": taken.row & 0xFFFF,
-        "out_base": target.base, "out_col_step": given.col & 0xFFFF, "out_row_step": given.row & 0xFFFF,
-        "out_plane_x": given.plane_x & 0xFFFF, "out_plane_y": given.plane_y & 0xFFFF,
+    """Descriptor fields from ``out_h`` to ``out_wrap_y``. Addresses and steps wrap at 16 bits."""
+    height, width = (config.lanes_y, config.lanes_x) if batch else (target.height, target.width)
+    steps, flat = target.steps(config), target.vector and not batch
+    fields = {
+        "out_h": height, "out_w": width, "in_base": source.base, "in_col_step": source.col_step,
+        "in_row_step": source.row_step, "out_base": target.base,
         "out_phases": target.phases_y << 8 | target.phases_x,
     }
+    for axis, phases, plane, step in (("x", target.phases_x, steps.plane_x, target.col_step),
+                                      ("y", target.phases_y, steps.plane_y, target.row_step)):
+        turn = -(phases - 1) * plane
+        fields[f"out_plane_{axis}"] = step if flat else plane
+        fields[f"out_turn_{axis}"] = 0 if flat else turn
+        fields[f"out_wrap_{axis}"] = 0 if flat else turn + step
+    return {name: value & 0xFFFF for name, value in fields.items()}
 
 
 def _too_large(layers: list[CompiledLayer], used: int, config: AcceleratorConfig) -> CapacityError:

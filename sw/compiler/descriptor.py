@@ -1,7 +1,7 @@
 """Layer descriptors: fields to words and back, and the walk over a model memory (``docs/image.md`` "Descriptor")."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,15 +12,16 @@ from ...hw.arch.image import (
     DESCRIPTOR_TAG,
     DESCRIPTOR_WORDS,
     HEADER_WORDS,
-    KERNEL_ENTRY_WORDS,
+    LENGTH_WORDS,
     MODEL_MAGIC,
+    POSITION_WORDS,
     Flag,
 )
 from .placement import RAW_BITS, TensorPlacement
 
 __all__ = ["LayerView", "pack_descriptor", "pack_header", "walk"]
 
-SECTIONS = ("descriptor", "row_table", "column_table", "code_table", "dictionary", "parameters", "stream_a", "stream_b")
+SECTIONS = ("descriptor", "lengths", "positions", "code_table", "dictionary", "parameters", "codewords")
 """The parts of a layer, in order."""
 
 
@@ -39,9 +40,19 @@ def pack_descriptor(layer: str, fields: Mapping[str, int]) -> np.ndarray:
     return np.array([fields[name] for name in DESCRIPTOR], dtype=np.uint16)
 
 
-def pack_header(layers: int, words: int) -> np.ndarray:
-    """The first words of the model memory: magic, number of layers, words in use."""
-    return np.array([MODEL_MAGIC, layers, words & 0xFFFF, words >> 16], dtype=np.uint16)
+def pack_header(layers: Sequence[int], tail: int) -> np.ndarray:
+    """The first words of the model memory, uint16 (HEADER_WORDS,).
+
+    Parameters
+    ----------
+    layers : sequence of int
+        Words of each layer.
+    tail : int
+        First layer of the tail; the number of layers when there is none.
+    """
+    total = HEADER_WORDS + sum(layers)
+    at = HEADER_WORDS + sum(layers[:tail]) if tail < len(layers) else 0
+    return np.array([MODEL_MAGIC, len(layers), total & 0xFFFF, total >> 16, tail, at & 0xFFFF, at >> 16], np.uint16)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,15 +61,15 @@ class LayerView:
 
     Parameters
     ----------
-    act_bits : int
-        Width of an activation in memory.
+    config : AcceleratorConfig
+        Of the image.
     fields : mapping of str to int
         Descriptor words by the names of :data:`~shiftwright.hw.arch.image.DESCRIPTOR`.
     parts : mapping of str to uint16 array
         Words of each of :data:`SECTIONS`.
     """
 
-    act_bits: int
+    config: AcceleratorConfig
     fields: Mapping[str, int]
     parts: Mapping[str, np.ndarray]
 
@@ -68,23 +79,48 @@ class LayerView:
         return Flag(self.fields["tag_flags"] & 0xFFF)
 
     @property
-    def kernel(self) -> tuple[int, int]:
-        """Kernel height and width."""
-        return self.fields["kernel"] >> 8, self.fields["kernel"] & 0xFF
-
-    @property
     def words(self) -> int:
         """Words of the whole layer."""
         return sum(len(part) for part in self.parts.values())
+
+    def rows(self, stream: int) -> int:
+        """Rows of a stream: ceil((rows - stream) / streams)."""
+        return -(-max(0, self.fields["rows"] - stream) // self.config.streams)
+
+    @property
+    def parameters(self) -> tuple[np.ndarray, ...]:
+        """Parameter words of each stream."""
+        return _split(self.parts["parameters"], _lengths(self.parts["lengths"])[:, 0])
+
+    @property
+    def codewords(self) -> tuple[np.ndarray, ...]:
+        """Codeword words of each stream."""
+        return _split(self.parts["codewords"], _lengths(self.parts["lengths"])[:, 1])
 
     @property
     def target(self) -> TensorPlacement:
         """The output tensor's place. Its exponent is not in the model memory and reads 0; its bits are the memory's."""
         f, raw = self.fields, Flag.RAW in self.flags
+        batch, flat = Flag.BATCH in self.flags, Flag.FLATTEN in self.flags
+        height, width = (1, 1) if batch else (f["out_h"], f["out_w"])
+        if flat:
+            col_step, row_step = f["out_plane_x"], f["out_plane_y"]
+        else:
+            col_step, row_step = ((f[f"out_wrap_{axis}"] - f[f"out_turn_{axis}"]) & 0xFFFF for axis in "xy")
         return TensorPlacement(
-            base=f["out_base"], channels=f["rows"], height=f["out_h"], width=f["out_w"],
-            phases_y=f["out_phases"] >> 8, phases_x=f["out_phases"] & 0xFF, bits=RAW_BITS if raw else self.act_bits,
-            signed=raw or f["qmin"] >= 0x8000)
+            base=f["out_base"], channels=f["rows"], height=height, width=width, col_step=col_step, row_step=row_step,
+            phases_y=f["out_phases"] >> 8, phases_x=f["out_phases"] & 0xFF, vector=batch or flat,
+            bits=RAW_BITS if raw else self.config.act_bits, signed=raw or f["qmin"] >= 0x8000)
+
+
+def _lengths(words: np.ndarray) -> np.ndarray:
+    """Words of parameters and codewords of each stream, int64 (streams, 2)."""
+    pairs = words.astype(np.int64).reshape(-1, 2, LENGTH_WORDS // 2)
+    return np.asarray(pairs[..., 0] | pairs[..., 1] << 16)
+
+
+def _split(words: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, ...]:
+    return tuple(np.split(words, np.cumsum(lengths)[:-1]))
 
 
 def walk(words: np.ndarray, config: AcceleratorConfig) -> tuple[LayerView, ...]:
@@ -103,8 +139,9 @@ def walk(words: np.ndarray, config: AcceleratorConfig) -> tuple[LayerView, ...]:
     if stated != size:
         raise ImageError(f"model words 2 and 3 must hold the {size} words in use, not {stated}; "
                          f"compile the network again")
-    layers, at = [], HEADER_WORDS
+    layers, starts, at = [], {}, HEADER_WORDS
     for number in range(int(words[1])):
+        starts[number] = at
         if at + DESCRIPTOR_WORDS > size:
             raise ImageError(f"layer {number}: its descriptor at word {at} runs past the model's {size} words; "
                              f"compile the network again")
@@ -112,17 +149,23 @@ def walk(words: np.ndarray, config: AcceleratorConfig) -> tuple[LayerView, ...]:
         if fields["tag_flags"] >> 12 != DESCRIPTOR_TAG:
             raise ImageError(f"layer {number}: word {at} must begin with tag 0x{DESCRIPTOR_TAG:X}, not "
                              f"0x{fields['tag_flags'] >> 12:X}; compile the network again")
-        lengths = (DESCRIPTOR_WORDS, KERNEL_ENTRY_WORDS * (fields["kernel"] >> 8),
-                   KERNEL_ENTRY_WORDS * (fields["kernel"] & 0xFF), config.max_code_bits, fields["dict_words"],
-                   *(fields[f"{name}_words_lo"] | fields[f"{name}_words_hi"] << 16 for name in ("param", "a", "b")))
-        parts = {}
-        for name, length in zip(SECTIONS, lengths, strict=True):
-            if at + length > size:
-                raise ImageError(f"layer {number}: {name} at word {at} has {length} words, past the model's {size}; "
-                                 f"compile the network again")
-            parts[name] = words[at:at + length]
-            at += length
-        layers.append(LayerView(act_bits=config.act_bits, fields=fields, parts=parts))
+        parts: dict[str, np.ndarray] = {}
+        sizes = {"descriptor": DESCRIPTOR_WORDS, "lengths": LENGTH_WORDS * config.streams,
+                 "positions": POSITION_WORDS * fields["positions"], "code_table": config.max_code_bits,
+                 "dictionary": fields["dict_words"]}
+        for name in SECTIONS:
+            if name == "parameters":
+                sizes["parameters"], sizes["codewords"] = map(int, _lengths(parts["lengths"]).sum(axis=0))
+            if at + sizes[name] > size:
+                raise ImageError(f"layer {number}: {name} at word {at} has {sizes[name]} words, past the model's "
+                                 f"{size}; compile the network again")
+            parts[name] = words[at:at + sizes[name]]
+            at += sizes[name]
+        layers.append(LayerView(config=config, fields=fields, parts=parts))
+    tail, stated = int(words[4]), int(words[5]) | int(words[6]) << 16
+    if tail > len(layers) or stated != starts.get(tail, 0):
+        raise ImageError(f"model words 4 to 6 must name a layer and its word, or {len(layers)} and 0 when there is no "
+                         f"tail, not {tail} and {stated}; compile the network again")
     if at != size:
         raise ImageError(f"the {len(layers)} layers end at word {at}, but the model has {size} words; "
                          f"compile the network again")

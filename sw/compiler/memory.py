@@ -4,11 +4,12 @@ import dataclasses
 from collections.abc import Sequence
 
 from ...hw.arch.config import AcceleratorConfig
-from ...hw.arch.errors import CapacityError, ModelError, UnsupportedError
-from ..network import Layer, QuantizedNetwork, TensorSpec
+from ...hw.arch.errors import CapacityError
+from ..network import Layer, QuantizedNetwork
+from .layouts import Layouts, first_of_tail, plan
 from .placement import TensorPlacement
 
-__all__ = ["Allocation", "Lifetime", "allocate", "assign", "layouts"]
+__all__ = ["Allocation", "Lifetime", "allocate", "assign"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,101 +43,100 @@ class Allocation:
     Parameters
     ----------
     placements : dict of str to TensorPlacement
-        By tensor name, the network's input included.
+        By tensor name, the network's input and concatenations included.
     peak : int
         Bank addresses in use, at most the configuration's ``act_depth``.
+    tail : int
+        First layer that runs in batch lanes; the number of layers when there is none.
     """
 
     placements: dict[str, TensorPlacement]
     peak: int
+    tail: int
 
 
 def assign(tensors: Sequence[Lifetime]) -> dict[str, int]:
     """Base addresses such that tensors that live at the same time do not overlap.
 
     A plain chain, where only neighbours live together, alternates between the two ends of the memory, which is optimal
-    (the peak is the largest sum of two neighbours). Otherwise tensors go first-fit, the largest first.
+    (the peak is the largest sum of two neighbours). Otherwise tensors go first-fit, in the better of two orders: the
+    largest first, or as they come to life.
     """
-    ordered = sorted(tensors, key=lambda tensor: (-tensor.size, tensor.first))
+    if all(not first.overlaps(second) for n, first in enumerate(tensors) for second in tensors[n + 2:]):
+        peak = max(sum(tensor.size for tensor in tensors[n:n + 2]) for n in range(len(tensors)))
+        return {tensor.name: peak - tensor.size if n % 2 else 0 for n, tensor in enumerate(tensors)}
+    orders = (sorted(tensors, key=lambda tensor: (-tensor.size, tensor.first)),
+              sorted(tensors, key=lambda tensor: (tensor.first, -tensor.size)))
+    size = {tensor.name: tensor.size for tensor in tensors}
+    return min((_first_fit(order) for order in orders),
+               key=lambda bases: max(base + size[name] for name, base in bases.items()))
+
+
+def _first_fit(tensors: Sequence[Lifetime]) -> dict[str, int]:
     placed: list[tuple[int, Lifetime]] = []
-    for tensor in ordered:
+    for tensor in tensors:
         base = 0
         for start, other in sorted(placed, key=lambda item: item[0]):
             if other.overlaps(tensor) and start < base + tensor.size and base < start + other.size:
                 base = start + other.size
         placed.append((base, tensor))
-    if all(not first.overlaps(second) for n, first in enumerate(tensors) for second in tensors[n + 2:]):
-        peak = max(sum(tensor.size for tensor in tensors[n:n + 2]) for n in range(len(tensors)))
-        if peak < max(base + tensor.size for base, tensor in placed):
-            return {tensor.name: peak - tensor.size if n % 2 else 0 for n, tensor in enumerate(tensors)}
     return {tensor.name: base for base, tensor in placed}
 
 
-def layouts(network: QuantizedNetwork) -> dict[str, tuple[int, int]]:
-    """Polyphase counts (vertical, horizontal) of every tensor: the strides of the layers that read it.
-
-    Along an axis with one output position the stride has no effect, so such a reader takes any layout.
-
-    Raises
-    ------
-    UnsupportedError
-        If two layers read a tensor with different strides.
-    """
-    phases: dict[str, list[int]] = {tensor.name: [0, 0] for tensor in tensors_of(network)}
-    for layer in network.layers:
-        entry = phases[layer.source.name]
-        for axis in (0, 1):
-            if layer.target.shape[1 + axis] == 1:
-                continue
-            if entry[axis] not in (0, layer.stride[axis]):
-                raise UnsupportedError(
-                    f"layer {layer.name}: reads tensor {layer.source.name} with stride {layer.stride}, but an earlier "
-                    f"layer reads it with stride {entry[axis]} along axis {axis}, and a tensor has one layout; "
-                    f"insert a 1 x 1 layer between the tensor and one of its readers")
-            entry[axis] = layer.stride[axis]
-    return {name: (max(1, y), max(1, x)) for name, (y, x) in phases.items()}
-
-
-def tensors_of(network: QuantizedNetwork) -> tuple[TensorSpec, ...]:
-    """The input and every layer's output, checked: unique names, and each layer reads an earlier tensor."""
-    known = {network.input.name: network.input}
-    for layer in network.layers:
-        if known.get(layer.source.name) != layer.source:
-            raise ModelError(f"layer {layer.name}: its source {layer.source.name!r} must be the network's input or an "
-                             f"earlier layer's output; known are {', '.join(known)}")
-        if layer.target.name in known:
-            raise ModelError(f"layer {layer.name}: its output name {layer.target.name!r} must be unique in the "
-                             f"network; rename it")
-        known[layer.target.name] = layer.target
-    return tuple(known.values())
-
-
 def allocate(network: QuantizedNetwork, config: AcceleratorConfig) -> Allocation:
-    """Place all tensors of `network` in the banks of `config`.
+    """Place all tensors of a lowered network in the banks of `config`.
 
-    The network's input may be overwritten once its last reader has run; the output of the last layer stays.
+    The network's input may be overwritten once its last reader has run; the output of the last layer stays. Batch lanes
+    are used when the vectors fit: while the layers before the tail run for one image, those of the others stay.
 
     Raises
     ------
     CapacityError
         If the banks are too small; names the layer, what it needs and what would make it fit.
     """
-    phases = layouts(network)
-    specs = tensors_of(network)
-    last = {spec.name: number - 1 for number, spec in enumerate(specs)}
-    for number, layer in enumerate(network.layers):
-        last[layer.source.name] = number
-    last[network.output.name] = len(network.layers)
-    unplaced = [TensorPlacement.of(spec, phases=phases[spec.name]) for spec in specs]
-    tensors = [Lifetime(name=spec.name, size=place.steps(config).size, first=number - 1, last=last[spec.name])
-               for number, (spec, place) in enumerate(zip(specs, unplaced, strict=True))]
+    tail = first_of_tail(network, config)
+    if tail < len(network.layers):
+        try:
+            return _place(network, config, plan(network, config, tail))
+        except CapacityError:
+            pass
+    return _place(network, config, plan(network, config, len(network.layers)))
+
+
+def _place(network: QuantizedNetwork, config: AcceleratorConfig, layouts: Layouts) -> Allocation:
+    tensors = _lifetimes(network, config, layouts)
     bases = assign(tensors)
     peak = max(bases[tensor.name] + tensor.size for tensor in tensors)
     if peak > config.act_depth:
         raise _too_small(network.layers, tensors, peak, config)
-    return Allocation(peak=peak, placements={
-        spec.name: dataclasses.replace(place, base=bases[spec.name])
-        for spec, place in zip(specs, unplaced, strict=True)})
+    return Allocation(peak=peak, tail=layouts.tail, placements={
+        name: dataclasses.replace(place, base=place.base + bases[layouts.storage[name]])
+        for name, place in layouts.placements.items()})
+
+
+def _lifetimes(network: QuantizedNetwork, config: AcceleratorConfig, layouts: Layouts) -> list[Lifetime]:
+    """Lifetime of every storage, in order of its first layer."""
+    first, last = {layouts.storage[network.input.name]: -1}, {layouts.storage[network.input.name]: -1}
+    size: dict[str, int] = {}
+    for number, layer in enumerate(network.layers):
+        for tensor in layer.sources:
+            root = layouts.storage[tensor.name]
+            last[root] = number
+            if number >= layouts.tail and tensor.name in _made_before(network, layouts.tail):
+                first[root] = -1
+        root = layouts.storage[layer.target.name]
+        first.setdefault(root, number)
+        last[root] = max(last.get(root, number), number)
+    last[layouts.storage[network.output.name]] = len(network.layers)
+    for name, place in layouts.placements.items():
+        root = layouts.storage[name]
+        size[root] = max(size.get(root, 0), place.base + place.steps(config).size)
+    return sorted((Lifetime(name=root, size=size[root], first=first[root], last=last[root]) for root in first),
+                  key=lambda tensor: tensor.first)
+
+
+def _made_before(network: QuantizedNetwork, tail: int) -> set[str]:
+    return {network.input.name, *(layer.target.name for layer in network.layers[:tail])}
 
 
 def _too_small(layers: Sequence[Layer], tensors: Sequence[Lifetime], peak: int,

@@ -1,14 +1,16 @@
 """The parameter words of a layer: biases and scales (``docs/image.md`` "Parameters")."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
-from ...hw.arch.errors import CapacityError, ImageError, ModelError
+from ...hw.arch.config import AcceleratorConfig
+from ...hw.arch.errors import CapacityError, ImageError, ModelError, UnsupportedError
 from ...hw.arch.image import SCALE_EXTRA_AT, SCALE_EXTRA_MAX, SCALE_SHIFT_BITS, Flag
 from ..network import Layer
 
-__all__ = ["Parameters", "Scales", "pack_parameters", "parameter_shape"]
+__all__ = ["Bias", "Scales", "pack_bias", "pack_parameters", "parameter_shape", "row_bias"]
 
 MAX_STEP = 31
 """Largest right shift before a further scale term (5 bits)."""
@@ -17,10 +19,12 @@ MAX_FINAL = (1 << SCALE_SHIFT_BITS) - 1
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Scales:
-    """Requantization scales in the order of the hardware's Horner steps.
+    """Requantization scales in the order of the hardware's Horner steps, the first term positive.
 
     Parameters
     ----------
+    negated : bool array (channels,)
+        The scale's first term was negative: its signs are turned, and so must be the row's weights and its bias.
     negative : bool array (channels, 1 + SCALE_EXTRA_MAX)
         Signs of the terms.
     step : int64 array (channels, 1 + SCALE_EXTRA_MAX)
@@ -31,6 +35,7 @@ class Scales:
         Final right shift.
     """
 
+    negated: np.ndarray
     negative: np.ndarray
     step: np.ndarray
     count: np.ndarray
@@ -44,13 +49,15 @@ class Scales:
         ------
         ModelError
             If a scale breaks a rule of :class:`~shiftwright.sw.network.Layer`; names layer and channel.
+        UnsupportedError
+            If a pooling has a negative scale: its channels share their weights, and a maximum is not a minimum.
         """
         rows = layer.target.channels
         width = 1 + SCALE_EXTRA_MAX
         negative, exponent = np.zeros((rows, width), bool), np.zeros((rows, width), np.int64)
         count, final = np.ones(rows, np.int64), np.zeros(rows, np.int64)
         if layer.raw:
-            return cls(negative=negative, step=exponent, count=count, final=final)
+            return cls(negated=np.zeros(rows, bool), negative=negative, step=exponent, count=count, final=final)
         if len(layer.scale) != rows or np.shape(layer.shift) != (rows,):
             raise ModelError(f"layer {layer.name}: scale and shift must have one value for each of the {rows} output "
                              f"channels, not {len(layer.scale)} and {np.shape(layer.shift)}; compress the network "
@@ -72,7 +79,12 @@ class Scales:
                 negative[channel, number], exponent[channel, number] = term.neg, term.shift
         step = np.diff(exponent, axis=1, prepend=0)
         step[np.arange(width)[None, :] >= count[:, None]] = 0
-        return cls(negative=negative, step=step, count=count, final=final)
+        negated = negative[:, 0].copy()
+        if layer.op != "conv" and negated.any():
+            raise UnsupportedError(f"layer {layer.name}, channel {int(negated.argmax())}: a pooling's scale must begin "
+                                   f"with a positive term, not a negative one; negate the layer that reads it")
+        negative ^= negated[:, None] & (np.arange(width)[None, :] < count[:, None])
+        return cls(negated=negated, negative=negative, step=step, count=count, final=final)
 
     @property
     def shared(self) -> bool:
@@ -85,25 +97,23 @@ class Scales:
         terms = [int(step) | int(neg) << 5 for step, neg in
                  zip(self.step[channel, 1:1 + extra], self.negative[channel, 1:1 + extra], strict=True)]
         terms += [0] * (len(terms) % 2)
-        return [int(self.final[channel]) | extra << SCALE_EXTRA_AT | int(self.negative[channel, 0]) << 8,
+        return [int(self.final[channel]) | extra << SCALE_EXTRA_AT,
                 *(low | high << 8 for low, high in zip(terms[::2], terms[1::2], strict=True))]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Parameters:
-    """Parameter words (uint16) and the flags that say how to read them."""
+class Bias:
+    """Bias words, uint16 (channels, 0 to 2), and the flags that say how to read them."""
 
     words: np.ndarray
     flags: Flag
 
 
-def pack_parameters(layer: Layer, scales: Scales) -> Parameters:
-    """Biases and scales of `layer` as words, in the smallest of the layouts that hold them.
+def row_bias(layer: Layer, scales: Scales, config: AcceleratorConfig) -> np.ndarray:
+    """What the hardware adds to each accumulator, int64 (channels,).
 
     Raises
     ------
-    CapacityError
-        If a bias does not fit 32 bits.
     ModelError
         If there is not one bias for each output channel.
     """
@@ -112,28 +122,64 @@ def pack_parameters(layer: Layer, scales: Scales) -> Parameters:
     if bias.shape != (rows,):
         raise ModelError(f"layer {layer.name}: bias must have one value for each of the {rows} output channels, not "
                          f"shape {bias.shape}; compress the network again")
-    flags = Flag(0)
-    columns = np.empty((rows, 0), np.int64)
-    if bias.any():
-        flags |= Flag.BIAS
-        columns = bias[:, None]
-        if bias.min() < -(1 << 15) or bias.max() >= 1 << 15:
-            worst = int(np.abs(bias).argmax())
-            if bias.min() < -(1 << 31) or bias.max() >= 1 << 31:
-                raise CapacityError(f"layer {layer.name}, channel {worst}: a bias must fit 32 bits, not {bias[worst]}; "
-                                    f"use weights with fewer fractional bits (a lower max_shift)")
-            flags |= Flag.WIDE_BIAS
-            columns = np.stack((bias, bias >> 16), axis=1)
-    columns = columns & 0xFFFF
-    if scales.shared:
-        words = np.concatenate((np.array(scales.words(0), np.int64), columns.ravel()))
-        return Parameters(words=words.astype(np.uint16), flags=flags | Flag.SHARED_SCALE)
-    parts = [word for channel in range(rows) for word in (*columns[channel].tolist(), *scales.words(channel))]
-    return Parameters(words=np.array(parts, dtype=np.uint16), flags=flags)
+    if layer.op == "maxpool" and layer.source.signed:
+        # The maximum is taken of activations that are read with their top bit inverted.
+        return bias - (1 << config.act_bits - 1)
+    return np.where(scales.negated, -bias, bias)
+
+
+def pack_bias(layer: Layer, bias: np.ndarray) -> Bias:
+    """Biases in the smallest of the forms that hold them.
+
+    Raises
+    ------
+    CapacityError
+        If a bias does not fit 32 bits.
+    """
+    if not bias.any():
+        return Bias(words=np.empty((bias.size, 0), np.uint16), flags=Flag(0))
+    flags, columns = Flag.BIAS, bias[:, None]
+    if bias.min() < -(1 << 15) or bias.max() >= 1 << 15:
+        worst = int(np.abs(bias).argmax())
+        if bias.min() < -(1 << 31) or bias.max() >= 1 << 31:
+            raise CapacityError(f"layer {layer.name}, channel {worst}: a bias must fit 32 bits, not {bias[worst]}; "
+                                f"use weights with fewer fractional bits (a lower max_shift)")
+        flags |= Flag.WIDE_BIAS
+        columns = np.stack((bias, bias >> 16), axis=1)
+    return Bias(words=(columns & 0xFFFF).astype(np.uint16), flags=flags)
+
+
+def pack_parameters(bias: Bias, scales: Scales, channels: Sequence[np.ndarray], order: bool,
+                    ) -> tuple[tuple[np.ndarray, ...], Flag]:
+    """The parameter words of each stream, and the layer's flags about them.
+
+    Parameters
+    ----------
+    channels : sequence of int64 arrays
+        Output channels of each stream's rows.
+    order : bool
+        Each row begins with its channel.
+
+    Returns
+    -------
+    words : tuple of uint16 arrays
+    flags : Flag
+        ``SHARED_SCALE``, ``ORDER``, ``BIAS`` and ``WIDE_BIAS``.
+    """
+    flags = bias.flags | (Flag.SHARED_SCALE if scales.shared else Flag(0)) | (Flag.ORDER if order else Flag(0))
+    streams = []
+    for rows in channels:
+        words = scales.words(0) if scales.shared and rows.size else []
+        for row in rows.tolist():
+            words += [row] * order
+            words += bias.words[row].tolist()
+            words += [] if scales.shared else scales.words(row)
+        streams.append(np.array(words, dtype=np.uint16))
+    return tuple(streams), flags
 
 
 def parameter_shape(words: np.ndarray, flags: Flag, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Read back how parameter words divide into rows.
+    """Read back how the parameter words of a stream divide into its rows.
 
     Returns
     -------
@@ -145,11 +191,11 @@ def parameter_shape(words: np.ndarray, flags: Flag, rows: int) -> tuple[np.ndarr
     ImageError
         If the words end before the last row.
     """
-    bias = (2 if Flag.WIDE_BIAS in flags else 1) if Flag.BIAS in flags else 0
-    count, per_row = np.empty(rows, np.int64), np.full(rows, bias, np.int64)
+    fixed = ((2 if Flag.WIDE_BIAS in flags else 1) if Flag.BIAS in flags else 0) + (Flag.ORDER in flags)
+    count, per_row = np.empty(rows, np.int64), np.full(rows, fixed, np.int64)
     at, shared = 0, Flag.SHARED_SCALE in flags
-    for row in range(1 if shared else rows):
-        at += 0 if shared else bias
+    for row in range(min(1, rows) if shared else rows):
+        at += 0 if shared else fixed
         if at >= words.size:
             raise ImageError(f"the parameters end at word {words.size}, before the scale of row {row}; "
                              f"compile the network again")
@@ -158,6 +204,6 @@ def parameter_shape(words: np.ndarray, flags: Flag, rows: int) -> tuple[np.ndarr
         count[row] = 1 + extra
         if not shared:
             per_row[row] += 1 + (extra + 1) // 2
-    if shared:
+    if shared and rows:
         count[:] = count[0]
     return count, per_row

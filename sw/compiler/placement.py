@@ -14,7 +14,9 @@ RAW_BITS = 32
 RAW_BYTES = 4
 """Byte channels that hold one raw output."""
 
-_RECORD = struct.Struct("<HHHHBBBBbx")
+_RECORD = struct.Struct("<HHHHHHBBBBbx")
+_SIGNED, _VECTOR = 1, 2
+"""Bits of the record's flags."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class Steps:
     plane_x, plane_y : int
         To the next horizontal and vertical polyphase plane.
     size : int
-        Addresses that the tensor takes in every bank.
+        Addresses from the tensor's first to its last, in every bank.
     """
 
     col: int
@@ -48,8 +50,13 @@ class TensorPlacement(IntegerTensor):
         First bank address (the same in all banks).
     channels, height, width : int
         Shape of the tensor. A raw tensor's ``channels`` counts values, each of four byte channels.
+    col_step, row_step : int
+        Address steps to the next block column and block row of a plane, at least as in a tight layout (:meth:`of`); of a
+        vector, to the next pixel and the next row of pixels.
     phases_y, phases_x : int
         Polyphase planes: the stride of the layer that reads the tensor.
+    vector : bool
+        Whole in the bank of its image, for batch lanes.
     bits : int
         2 to 8, or 32 for raw accumulators.
     signed : bool
@@ -62,17 +69,25 @@ class TensorPlacement(IntegerTensor):
     channels: int
     height: int
     width: int
+    col_step: int
+    row_step: int
     phases_y: int = 1
     phases_x: int = 1
+    vector: bool = False
     bits: int = 8
     signed: bool = False
     exponent: int = 0
 
     @classmethod
-    def of(cls, spec: TensorSpec, *, base: int = 0, phases: tuple[int, int] = (1, 1)) -> "TensorPlacement":
-        """Place a network's tensor at `base`, laid out for a consumer with strides `phases`."""
-        return cls(base=base, channels=spec.channels, height=spec.height, width=spec.width, phases_y=phases[0],
-                   phases_x=phases[1], bits=spec.bits, signed=spec.signed, exponent=spec.exponent)
+    def of(cls, spec: TensorSpec, config: AcceleratorConfig, *, base: int = 0, phases: tuple[int, int] = (1, 1),
+           vector: bool = False) -> "TensorPlacement":
+        """Place a network's tensor at `base`, as tightly as it goes, laid out for a consumer with strides `phases`."""
+        col = spec.channels * (RAW_BYTES if spec.bits == RAW_BITS else 1)
+        # ceil(ceil(n / phases) / lanes) = ceil(n / (phases * lanes))
+        columns = spec.width if vector else -(-spec.width // (phases[1] * config.lanes_x))
+        return cls(base=base, channels=spec.channels, height=spec.height, width=spec.width, col_step=col,
+                   row_step=columns * col, phases_y=phases[0], phases_x=phases[1], vector=vector, bits=spec.bits,
+                   signed=spec.signed, exponent=spec.exponent)
 
     @property
     def raw(self) -> bool:
@@ -84,39 +99,47 @@ class TensorPlacement(IntegerTensor):
         """Channels in memory: four for each raw value, otherwise one for each activation."""
         return self.channels * (RAW_BYTES if self.raw else 1)
 
+    def blocks(self, config: AcceleratorConfig) -> tuple[int, int]:
+        """Block rows and columns of a plane."""
+        return (-(-self.height // (self.phases_y * config.lanes_y)), -(-self.width // (self.phases_x * config.lanes_x)))
+
     def steps(self, config: AcceleratorConfig) -> Steps:
         """Address steps and size on the banks of `config`."""
-        col = self.byte_channels
-        # ceil(ceil(n / phases) / lanes) = ceil(n / (phases * lanes))
-        row = -(-self.width // (self.phases_x * config.lanes_x)) * col
-        plane_x = -(-self.height // (self.phases_y * config.lanes_y)) * row
+        rows, columns = (self.height, self.width) if self.vector else self.blocks(config)
+        plane_x = rows * self.row_step
         plane_y = self.phases_x * plane_x
-        return Steps(col=col, row=row, plane_x=plane_x, plane_y=plane_y, size=self.phases_y * plane_y)
+        # The channels and columns that pad the last pixel and row belong to nobody.
+        used = (self.phases_y - 1) * plane_y + (self.phases_x - 1) * plane_x + (rows - 1) * self.row_step \
+            + (columns - 1) * self.col_step + self.byte_channels
+        return Steps(col=self.col_step, row=self.row_step, plane_x=plane_x, plane_y=plane_y, size=used)
 
     def pack(self) -> bytes:
-        """The 14-byte record of the file section ``TENS``."""
+        """The 18-byte record of the file section ``TENS``."""
+        flags = _SIGNED * self.signed | _VECTOR * self.vector
         try:
-            return _RECORD.pack(self.base, self.channels, self.height, self.width, self.phases_y, self.phases_x,
-                                self.bits, self.signed, self.exponent)
+            return _RECORD.pack(self.base, self.channels, self.height, self.width, self.col_step, self.row_step,
+                                self.phases_y, self.phases_x, self.bits, flags, self.exponent)
         except struct.error:
             raise CapacityError(
                 f"a tensor of {self.channels} x {self.height} x {self.width} with {self.phases_y} x {self.phases_x} "
-                f"phases and exponent {self.exponent} has no image record: shape and base fit 16 bits, phases 8 bits, "
-                f"the exponent is from -128 to 127; split the layer or rescale the tensor") from None
+                f"phases and exponent {self.exponent} has no image record: shape, base and steps fit 16 bits, phases "
+                f"8 bits, the exponent is from -128 to 127; split the layer or rescale the tensor") from None
 
     @classmethod
     def unpack(cls, record: bytes) -> "TensorPlacement":
-        """Read a 14-byte record; a value out of range is an :class:`ImageError`."""
-        base, channels, height, width, phases_y, phases_x, bits, signed, exponent = _RECORD.unpack(record)
-        for name, value in (("channels", channels), ("height", height), ("width", width), ("phases y", phases_y),
-                            ("phases x", phases_x)):
+        """Read an 18-byte record; a value out of range is an :class:`ImageError`."""
+        (base, channels, height, width, col_step, row_step, phases_y, phases_x, bits, flags,
+         exponent) = _RECORD.unpack(record)
+        for name, value in (("channels", channels), ("height", height), ("width", width), ("col_step", col_step),
+                            ("row_step", row_step), ("phases y", phases_y), ("phases x", phases_x)):
             if not value:
                 raise ImageError(f"section TENS: {name} must be at least 1, not 0; compile the network again")
-        if not (2 <= bits <= 8 or bits == RAW_BITS) or signed > 1:
-            raise ImageError(f"section TENS: a tensor has 2 to 8 or 32 bits and signed 0 or 1, not {bits} bits and "
-                             f"signed {signed}; compile the network again")
-        return cls(base=base, channels=channels, height=height, width=width, phases_y=phases_y, phases_x=phases_x,
-                   bits=bits, signed=bool(signed), exponent=exponent)
+        if not (2 <= bits <= 8 or bits == RAW_BITS) or flags & ~(_SIGNED | _VECTOR):
+            raise ImageError(f"section TENS: a tensor has 2 to 8 or 32 bits and flags 0 to 3, not {bits} bits and "
+                             f"flags {flags}; compile the network again")
+        return cls(base=base, channels=channels, height=height, width=width, col_step=col_step, row_step=row_step,
+                   phases_y=phases_y, phases_x=phases_x, vector=bool(flags & _VECTOR), bits=bits,
+                   signed=bool(flags & _SIGNED), exponent=exponent)
 
 
 TENSOR_BYTES = _RECORD.size

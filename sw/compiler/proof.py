@@ -5,18 +5,22 @@ in the padding) included. Then ``low_e <= 0 <= high_e``, and a row's sum over an
 sums of all its ``low_e`` and all its ``high_e``. Within a tap a partial sum can exceed the tap's own range (7x = 8x - x
 passes through 8x); the largest such excess is added once, since only one tap is in the making at a time.
 
+A residual is one more tap, with its own range of activations. A maximum a is kept by subtracting x, rectifying and
+adding x, all x >= 0: it passes through a - x.
+
 Requantization is monotonic in ``t = acc + bias`` at every step, because nested floors of ``t`` times a partial scale
 are one floor; so the values at both ends of t's range bound all others exactly.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import OverflowProofError
 from ..network import Layer, Term
-from .parameters import Scales
+from .parameters import Scales, row_bias
 from .placement import RAW_BITS
 
 __all__ = ["Proof", "accumulator_range", "prove"]
@@ -52,14 +56,14 @@ def _width(low: int, high: int) -> int:
     return 1 + max((-low - 1).bit_length() if low < 0 else 0, high.bit_length() if high > 0 else 0)
 
 
-def accumulator_range(layer: Layer, x_range: tuple[int, int],
+def accumulator_range(layer: Layer, x_ranges: Sequence[tuple[int, int]],
                       truncate: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Bounds of each output channel's accumulator.
 
     Parameters
     ----------
-    x_range : (int, int)
-        Least and greatest input activation.
+    x_ranges : sequence of (int, int)
+        Least and greatest activation of each of the layer's sources. For max pooling as it is read, never negative.
     truncate : int
         Low bits that each product loses.
 
@@ -71,13 +75,15 @@ def accumulator_range(layer: Layer, x_range: tuple[int, int],
         Of every prefix of the terms, in any order of the terms of one tap.
     """
     rows = layer.target.channels
-    x = np.unique(np.append(np.arange(x_range[0], x_range[1] + 1), 0))
     if layer.op == "maxpool":
-        low, high = np.full(rows, x.min()), np.full(rows, x.max())
-        return low, high, low, high
+        low, high = np.full(rows, x_ranges[0][0]), np.full(rows, x_ranges[0][1])
+        return low, high, -high, high
     codebook = layer.codebook if layer.op == "conv" else ((Term(False, truncate),),)
-    ranges = np.zeros((4, len(codebook)), np.int64)
-    for number, terms in enumerate(codebook):
+    entries = [(terms, x_ranges[0]) for terms in codebook]
+    entries += [(residual.terms, x_range) for residual, x_range in zip(layer.residuals, x_ranges[1:], strict=True)]
+    ranges = np.zeros((4, len(entries)), np.int64)
+    for number, (terms, x_range) in enumerate(entries):
+        x = np.unique(np.append(np.arange(x_range[0], x_range[1] + 1), 0))
         products = np.zeros((len(terms) or 1, x.size), np.int64)
         for place, term in enumerate(terms):
             product = x << term.shift >> truncate
@@ -94,31 +100,42 @@ def accumulator_range(layer: Layer, x_range: tuple[int, int],
 
 
 def _histogram(layer: Layer, entries: int) -> np.ndarray:
-    """How often each codebook entry occurs in each output channel, int64 (channels, entries)."""
+    """How often each codebook entry, then each residual, occurs in each output channel, int64 (channels, entries)."""
+    rows = layer.target.channels
     if layer.op != "conv":
-        return np.full((layer.target.channels, 1), layer.kernel[0] * layer.kernel[1], np.int64)
+        return np.full((rows, 1), layer.kernel[0] * layer.kernel[1], np.int64)
     assert layer.indices is not None
-    flat = layer.indices.reshape(layer.target.channels, -1)
-    return np.stack([np.bincount(row, minlength=entries) for row in flat])
+    counts = np.zeros((rows, entries + len(layer.residuals)), np.int64)
+    counts[:, :entries] = [np.bincount(row, minlength=entries) for row in layer.indices.reshape(rows, -1)]
+    for number, residual in enumerate(layer.residuals):
+        counts[np.array(residual.channels(rows)), entries + number] = 1
+    return counts
 
 
-def prove(layer: Layer, x_range: tuple[int, int], scales: Scales, config: AcceleratorConfig) -> Proof:
+def prove(layer: Layer, x_ranges: Sequence[tuple[int, int]], scales: Scales, config: AcceleratorConfig) -> Proof:
     """Prove that no value in `layer` leaves its register on `config`.
 
     Parameters
     ----------
-    x_range : (int, int)
-        Least and greatest input activation.
+    x_ranges : sequence of (int, int)
+        Least and greatest activation of each of the layer's sources.
 
     Raises
     ------
     OverflowProofError
         If the proof fails; names layer, channel, value, width, and what to do.
     """
-    low, high, prefix_low, prefix_high = accumulator_range(layer, x_range, config.truncate)
+    if layer.op == "maxpool":
+        offset = 1 << config.act_bits - 1 if layer.source.signed else 0
+        # The padding reads 0.
+        x_ranges = [(0 if any(layer.padding) else low + offset, high + offset) for low, high in x_ranges]
+    low, high, prefix_low, prefix_high = accumulator_range(layer, x_ranges, config.truncate)
+    turned = scales.negated
+    low, high = np.where(turned, -high, low), np.where(turned, -low, high)
+    prefix_low, prefix_high = np.where(turned, -prefix_high, prefix_low), np.where(turned, -prefix_low, prefix_high)
     _require(layer, "the accumulator", prefix_low, prefix_high, config.acc_width,
              f"raise acc_width (now {config.acc_width}) to %d, or use fewer activation bits or a lower max_shift")
-    bias = np.asarray(layer.bias, np.int64)
+    bias = row_bias(layer, scales, config)
     ends = np.stack((low + bias, high + bias))
     width = min(config.acc_width + BIAS_HEADROOM, RAW_BITS if layer.raw else 64)
     _require(layer, "accumulator plus bias", ends[0], ends[1], width,

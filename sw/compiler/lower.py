@@ -1,0 +1,142 @@
+"""Lowering: an equal network in which every layer is one layer of the image.
+
+Three things the array can't do are rewritten with what it can do:
+
+* a tensor that two readers want in different polyphase layouts, or two concatenations want as a part, is copied by a
+  layer that adds up one tap;
+* a grouped convolution whose groups can't be dealt to the streams evenly becomes one with a single group, whose other
+  weights are 0;
+* a concatenation that nobody reads goes.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from ...hw.arch.config import AcceleratorConfig
+from ...hw.arch.errors import CapacityError
+from ..network import Concat, Layer, QuantizedNetwork, TensorSpec, Term
+from .layouts import agree, demand, roots
+from .streams import dealable
+
+__all__ = ["lower"]
+
+CODEBOOK_MAX = 256
+
+
+def lower(network: QuantizedNetwork, config: AcceleratorConfig) -> QuantizedNetwork:
+    """Rewrite `network` for `config`; its outputs stay the same, bit for bit.
+
+    Returns
+    -------
+    QuantizedNetwork
+        Has the layers of the image, in their order; layers of the original keep their names.
+
+    Raises
+    ------
+    CapacityError
+        If a grouped convolution needs a zero in a codebook that is full.
+    """
+    network = _relay(_separate(_prune(network)))
+    return dataclasses.replace(network, layers=tuple(_densify(layer, config) for layer in network.layers))
+
+
+def _prune(network: QuantizedNetwork) -> QuantizedNetwork:
+    """Without the concatenations that nobody reads."""
+    read = {tensor.name for layer in network.layers for tensor in layer.sources}
+    kept: list[Concat] = []
+    for step in reversed(network.steps):
+        if isinstance(step, Concat) and step.target.name in read:
+            kept.insert(0, step)
+            read.update(part.name for part in step.parts)
+    return dataclasses.replace(network, concats=tuple(kept))
+
+
+class _Copies:
+    """Steps of a network being rewritten, and the copies made so far."""
+
+    def __init__(self, network: QuantizedNetwork) -> None:
+        self.network = network
+        self.layers: list[Layer] = []
+        self.concats: list[Concat] = []
+        self.names = {step.target.name for step in network.steps} | {layer.name for layer in network.layers}
+
+    def copy(self, tensor: TensorSpec) -> TensorSpec:
+        """Add a layer that copies `tensor`."""
+        name = next(name for n in range(len(self.names) + 1) if (name := f"{tensor.name}.copy{n}") not in self.names)
+        self.names.add(name)
+        target = dataclasses.replace(tensor, name=name)
+        low, high = tensor.range
+        self.layers.append(Layer(
+            name=name, op="avgpool", source=tensor, target=target, kernel=(1, 1),
+            bias=np.zeros(tensor.channels, np.int64), scale=((Term(False, 0),),) * tensor.channels,
+            shift=np.zeros(tensor.channels, np.int64), qmin=low, qmax=high))
+        return target
+
+    def result(self) -> QuantizedNetwork:
+        """The rewritten network."""
+        return dataclasses.replace(self.network, layers=tuple(self.layers), concats=tuple(self.concats))
+
+
+def _separate(network: QuantizedNetwork) -> QuantizedNetwork:
+    """Each tensor part of one concatenation at most: a part lies inside the whole."""
+    copies, taken = _Copies(network), set()
+    for step in network.steps:
+        if isinstance(step, Layer):
+            copies.layers.append(step)
+            continue
+        parts = []
+        for part in step.parts:
+            part = copies.copy(part) if part.name in taken else part
+            taken.add(part.name)
+            parts.append(part)
+        copies.concats.append(dataclasses.replace(step, parts=tuple(parts)))
+    return copies.result()
+
+
+def _relay(network: QuantizedNetwork) -> QuantizedNetwork:
+    """One layout for each tensor: where readers disagree, it is not split, and each stride gets a copy."""
+    places = roots(network)
+    wanted: dict[str, list[tuple[int, int]]] = {}
+    for layer in network.layers:
+        for tensor, phases in demand(layer):
+            wanted.setdefault(places[tensor.name][0], []).append(phases)
+    plain = {root for root, phases in wanted.items() if agree(phases) is None}
+    copies = _Copies(network)
+    made: dict[tuple[str, tuple[int, int]], TensorSpec] = {}
+
+    def source(tensor: TensorSpec, phases: tuple[int, int]) -> TensorSpec:
+        if places[tensor.name][0] not in plain or agree([phases, (1, 1)]):
+            return tensor
+        if (tensor.name, phases) not in made:
+            made[tensor.name, phases] = copies.copy(tensor)
+        return made[tensor.name, phases]
+
+    for step in network.steps:
+        if isinstance(step, Concat):
+            copies.concats.append(step)
+            continue
+        first, *others = (source(tensor, phases) for tensor, phases in demand(step))
+        copies.layers.append(dataclasses.replace(step, source=first, residuals=tuple(
+            dataclasses.replace(residual, source=other)
+            for residual, other in zip(step.residuals, others, strict=True))))
+    return copies.result()
+
+
+def _densify(layer: Layer, config: AcceleratorConfig) -> Layer:
+    """One group in place of many, where the streams can't be dealt whole groups."""
+    if layer.op != "conv" or dealable(layer, config.streams):
+        return layer
+    assert layer.indices is not None
+    codebook = layer.codebook if () in layer.codebook else (*layer.codebook, ())
+    if len(codebook) > CODEBOOK_MAX:
+        raise CapacityError(
+            f"layer {layer.name}: its {layer.groups} groups of {layer.target.channels // layer.groups} output channels "
+            f"can't be dealt to {config.streams} streams, and its codebook of {len(layer.codebook)} entries has no "
+            f"room for the zeros that one group needs; use fewer weight levels, or streams that divide {layer.groups}")
+    rows, inner = layer.indices.shape[:2]
+    indices = np.full((rows, layer.source.channels, *layer.kernel), codebook.index(()), np.uint8)
+    for group, part in enumerate(np.split(layer.indices, layer.groups)):
+        size = rows // layer.groups
+        indices[group * size:(group + 1) * size, group * inner:(group + 1) * inner] = part
+    return dataclasses.replace(layer, groups=1, indices=indices, codebook=codebook)
