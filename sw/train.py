@@ -243,8 +243,8 @@ def load_weights(network: str, path: str | Path) -> "nn.Module":
     network : str
         Name in the zoo.
     path : path
-        What ``torch.save`` wrote of a state dict, bare or under the key ``state_dict``; a prefix ``module.`` of its names
-        is dropped. Only tensors and plain containers are unpickled, never code.
+        What ``torch.save`` wrote of a state dict, bare or under the key ``state_dict``; a prefix ``module.`` of its
+        names is dropped. Only tensors and plain containers are unpickled, never code.
 
     Raises
     ------

@@ -12,10 +12,11 @@ __all__ = ["capture"]
 
 
 def capture(model: "torch.nn.Module", input_shape: tuple[int, int, int]) -> Graph:
-    """Capture a network as a chain of layers that the array can run.
+    """Capture a network as layers that the array can run.
 
-    Convolution, linear, pooling, ReLU and clamps, batch norm, zero padding, flattening and dropout are taken, see
-    :data:`~.operators.OPERATORS`. The graph computes exactly what the module computes in evaluation mode.
+    Convolution, linear, pooling, ReLU and clamps, batch norm, addition, concatenation, zero padding, flattening and
+    dropout are taken, see :data:`~.operators.OPERATORS`. The graph computes exactly what the module computes in
+    evaluation mode.
 
     Parameters
     ----------
@@ -31,16 +32,11 @@ def capture(model: "torch.nn.Module", input_shape: tuple[int, int, int]) -> Grap
     UnsupportedError
         If an operator or attribute is not supported; the message names module, attribute, value and a rewrite.
     """
-    from .fuse import Fuser
+    from .fuse import fuse
     from .trace import count_parameters, trace
 
     if len(input_shape) != 3 or min(input_shape) < 1:
         raise ModelError(f"input shape must be channels, height, width, not {tuple(input_shape)!r}")
     channels, height, width = input_shape
     shape = (channels, height, width)
-    fuser = Fuser(shape)
-    for bound in trace(model, shape):
-        fuser.add(bound)
-    fuser.finish()
-    return Graph(image_shape=shape, input_shape=fuser.input_shape, layers=tuple(fuser.layers),
-                 parameters=count_parameters(model))
+    return fuse(trace(model, shape), shape, count_parameters(model))

@@ -42,8 +42,8 @@ def load_model(source: str) -> Loaded:
     ----------
     source : str
         A ``.safetensors`` checkpoint made by ``shiftwright train``; or ``NETWORK:FILE``, a network of the zoo and a
-        PyTorch checkpoint of its weights; or ``package.module:Name``, where ``Name`` is an ``nn.Module`` or something that
-        returns one when it is called without arguments. The current folder is searched too.
+        PyTorch checkpoint of its weights; or ``package.module:Name``, where ``Name`` is an ``nn.Module`` or something
+        that returns one when it is called without arguments. The current folder is searched too.
 
     Raises
     ------

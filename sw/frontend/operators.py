@@ -48,16 +48,20 @@ class Operator:
     targets : tuple of str
         ATen overloads, as torch.export names them.
     kind : str
-        What it becomes: ``conv``, ``linear``, ``batch_norm``, ``clamp``, ``maxpool``, ``avgpool``, ``adaptive``,
-        ``mean``, ``pad``, ``reshape``, ``drop`` or ``identity``.
+        What it becomes: ``conv``, ``linear``, ``batch_norm``, ``scale``, ``add``, ``cat``, ``clamp``, ``maxpool``,
+        ``avgpool``, ``adaptive``, ``mean``, ``pad``, ``slice``, ``reshape``, ``drop`` or ``identity``.
     spelled : str
         How a network says it.
     becomes : str
         What the array runs, in words.
     operands : tuple of str
-        Tensor arguments.
+        Tensor arguments; the first in the schema is an activation.
     attributes : tuple of Attribute
         All other arguments.
+    joins : bool
+        Another operand may be an activation too; otherwise it must be constant.
+    commutes : bool
+        A constant first operand changes places with the second.
     """
 
     targets: tuple[str, ...]
@@ -66,10 +70,11 @@ class Operator:
     becomes: str
     operands: tuple[str, ...]
     attributes: tuple[Attribute, ...] = ()
+    joins: bool = False
+    commutes: bool = False
 
 
-_UNGROUPED = Attribute("groups", "1", lambda value: value == 1,
-                       "use an ungrouped convolution; grouped and depthwise ones are not supported yet")
+_ALPHA = Attribute("alpha", "1", lambda value: value == 1, "multiply first")
 _UNTRAINED = Attribute("train", "False", lambda value: not value,
                        "pass training=self.training, so that it is off in evaluation")
 _CONV = ("input", "weight", "bias")
@@ -77,15 +82,30 @@ _CONV = ("input", "weight", "bias")
 OPERATORS: tuple[Operator, ...] = (
     Operator(("aten.conv2d.default", "aten.conv2d.padding"), "conv", "nn.Conv2d, F.conv2d", "a layer", _CONV,
              (Attribute("stride"), Attribute("padding", "any, also 'same' and 'valid'"), Attribute("dilation"),
-              _UNGROUPED)),
+              Attribute("groups"))),
     Operator(("aten.linear.default",), "linear", "nn.Linear, F.linear",
              "a layer whose kernel covers the map that was flattened", _CONV),
     Operator(("aten.batch_norm.default",), "batch_norm", "nn.BatchNorm1d, nn.BatchNorm2d",
-             "folded into the convolution or linear layer right before it",
+             "folded into the convolution or linear layer right before it, else a layer",
              ("input", "weight", "bias", "running_mean", "running_var"),
              (Attribute("training", "False", lambda value: not value,
                         "keep running statistics (track_running_stats=True) and call eval()"),
               Attribute("momentum"), Attribute("eps"), Attribute("cudnn_enabled"))),
+    Operator(("aten.add.Tensor", "aten.add_.Tensor"), "add", "x + y, torch.add",
+             "a residual of the convolution that makes x or y, else a layer; with a constant a channel: as batch norm",
+             ("self", "other"), (_ALPHA,), joins=True, commutes=True),
+    Operator(("aten.mul.Tensor", "aten.mul_.Tensor"), "scale", "x * constant", "as batch norm; one constant a channel",
+             ("self", "other"), commutes=True),
+    Operator(("aten.sub.Tensor", "aten.sub_.Tensor"), "scale", "x - constant", "as batch norm; one constant a channel",
+             ("self", "other"), (_ALPHA,)),
+    Operator(("aten.div.Tensor", "aten.div_.Tensor"), "scale", "x / constant", "as batch norm; one constant a channel",
+             ("self", "other")),
+    Operator(("aten.cat.default", "aten.concat.default"), "cat", "torch.cat, torch.concat",
+             "nothing: its parts are computed in their places, with one scale", ("tensors",),
+             (Attribute("dim", "1", lambda value: value == 1, "join channels"),)),
+    Operator(("aten.slice.Tensor",), "slice", "x[:, :, ::2, ::2]", "the stride of the residual that reads it",
+             ("self",), (Attribute("dim", "height or width"), Attribute("start", "0"), Attribute("end", "the size"),
+                         Attribute("step"))),
     Operator(("aten.relu.default", "aten.relu_.default", "aten.relu6.default", "aten.relu6_.default"), "clamp",
              "nn.ReLU, F.relu, F.relu6", "the clamp of the layer before it", ("self",)),
     Operator(("aten.hardtanh.default", "aten.hardtanh_.default"), "clamp", "nn.Hardtanh, nn.ReLU6",
@@ -108,8 +128,9 @@ OPERATORS: tuple[Operator, ...] = (
              (Attribute("dim", "the two spatial ones, (2, 3) or (-2, -1)"), Attribute("keepdim"),
               Attribute("dtype", "None", lambda value: value is None, "leave dtype out"))),
     Operator(("aten.pad.default", "aten.constant_pad_nd.default"), "pad", "nn.ZeroPad2d, F.pad",
-             "padding of the convolution right after it", ("self",),
-             (Attribute("pad", "of height and width, not negative"),
+             "padding of the convolution right after it; of channels: the place of the residual that reads it",
+             ("self",),
+             (Attribute("pad", "of height and width, or of channels; not negative"),
               Attribute("mode", "'constant'", lambda value: value == "constant",
                         "use zero padding (padding_mode='zeros')"),
               Attribute("value", "0", lambda value: value in (None, 0, 0.0), "pad with 0"))),
@@ -130,8 +151,6 @@ OPERATORS: tuple[Operator, ...] = (
 BY_TARGET: dict[str, Operator] = {target: operator for operator in OPERATORS for target in operator.targets}
 
 REWRITES: dict[str, str] = {
-    "add": "residual addition is not supported yet: use a plain chain of layers",
-    "cat": "concatenation is not supported yet: use a plain chain of layers",
     "conv1d": "use nn.Conv2d with a kernel of height 1",
     "conv3d": "only two-dimensional convolutions run on the array",
     "conv_transpose2d": "use nn.Conv2d (transposed convolution, with its output_padding, is not supported)",
@@ -145,9 +164,8 @@ REWRITES: dict[str, str] = {
     **dict.fromkeys(("sigmoid", "hardsigmoid"), "use nn.Hardtanh(0, 1)"),
     "tanh": "use nn.Hardtanh",
     **dict.fromkeys(("softmax", "log_softmax"), "return the logits: the class is the same"),
-    "sub": "move the normalization of the input into a batch norm after the first convolution",
-    "div": "move the normalization of the input into a batch norm after the first convolution",
-    "mul": "fold the factor into the weights of the layer before it",
+    "rsub": "write it as -1 * x + constant", "neg": "write it as -1 * x", "stack": "use torch.cat",
+    "chunk": "use a convolution for each part", "split": "use a convolution for each part",
     "permute": "keep the layout N, C, H, W", "transpose": "keep the layout N, C, H, W",
     "unflatten": "keep images as N, C, H, W from the input on",
 }

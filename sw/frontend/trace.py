@@ -1,4 +1,4 @@
-"""From a module to a list of bound operators, by torch.export."""
+"""From a module to bound operators, by torch.export."""
 
 import dataclasses
 import logging
@@ -11,53 +11,82 @@ from .operators import BY_TARGET, REWRITES, Operator, unsupported
 
 if TYPE_CHECKING:
     import torch
+    from torch.fx import Node
 
-__all__ = ["Bound", "count_parameters", "trace"]
+__all__ = ["Bound", "Trace", "count_parameters", "trace"]
 
 BATCH = 2
 """Images in the example input: more than one, so that an operation over the batch shows in the shapes."""
+VIEWS = ("drop", "identity", "reshape", "slice")
+"""Kinds of operators whose result may be the same memory as their operand."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Bound:
-    """One operator of a chain with its arguments.
+    """One operator of a network with its arguments.
 
     Parameters
     ----------
+    name : str
+        Unique; other operators name it in ``sources``.
     path : str
         Path of the module that called it; the operator's own name when the network's forward called it itself.
     operator : Operator
         Its row in the table.
     target : str
         The overload, as torch.export names it.
+    sources : tuple of str
+        The activations it takes: names of operators before it, or of the network's input.
     tensors : dict
-        Operands but the activation: float64 arrays, or None where optional and left out.
+        Constant operands: float64 arrays, or None where optional and left out.
     attributes : dict
         All other arguments by schema name, defaults filled in.
     in_shape, out_shape : tuple of int
-        Shape of the activation before and after, batch dimension left out; the operator keeps the batch.
+        Shape of the first activation and of the result, batch dimension left out; the operator keeps the batch.
+    users : int
+        How often the result is read, by operators or as the network's output.
     where : str
         The path and the class of the module, for messages.
     """
 
+    name: str
     path: str
     operator: Operator
     target: str
+    sources: tuple[str, ...]
     tensors: dict[str, np.ndarray | None]
     attributes: dict[str, Any]
     in_shape: tuple[int, ...]
     out_shape: tuple[int, ...]
+    users: int
     where: str
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Trace:
+    """What a module's forward does.
+
+    Parameters
+    ----------
+    input, output : str
+        Names of the network's input and of the operator that makes its output.
+    operators : tuple of Bound
+        In execution order; only those that the output depends on.
+    """
+
+    input: str
+    output: str
+    operators: tuple[Bound, ...]
+
+
 def count_parameters(model: "torch.nn.Module") -> int:
-    """Parameters and batch-norm statistics of a module; a shared tensor counts once, a step counter not at all."""
-    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    """Stored floating-point numbers of a module, batch-norm statistics among them; a shared tensor counts once."""
+    tensors = {id(tensor): tensor for tensor in model.state_dict(keep_vars=True).values()}
     return sum(tensor.numel() for tensor in tensors.values() if tensor.is_floating_point())
 
 
-def trace(model: "torch.nn.Module", input_shape: tuple[int, int, int]) -> list[Bound]:
-    """Export a module in evaluation mode and bind every operator of its chain.
+def trace(model: "torch.nn.Module", input_shape: tuple[int, int, int]) -> Trace:
+    """Export a module in evaluation mode and bind every operator.
 
     Parameters
     ----------
@@ -71,7 +100,7 @@ def trace(model: "torch.nn.Module", input_shape: tuple[int, int, int]) -> list[B
     ModelError
         If it can't be exported with this input, or a parameter is not finite.
     UnsupportedError
-        If it is not a chain of supported operators.
+        If an operator or argument is not supported.
     """
     import torch
 
@@ -101,69 +130,123 @@ def check_finite(model: "torch.nn.Module") -> None:
                              f"train the network again")
 
 
-def _walk(program: "torch.export.ExportedProgram") -> list[Bound]:
+def _walk(program: "torch.export.ExportedProgram") -> Trace:
+    from torch.fx import Node
+
     signature = program.graph_signature
-    constants = {**signature.inputs_to_parameters, **signature.inputs_to_buffers,
-                 **signature.inputs_to_lifted_tensor_constants}
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers,
+             **signature.inputs_to_lifted_tensor_constants}
     values = {**program.state_dict, **program.constants}
-    inputs = [node for node in program.graph.nodes if node.op == "placeholder" and node.name not in constants]
+    constants = {node: values[names[node.name]].detach() for node in program.graph.nodes if node.name in names}
+    inputs = [node for node in program.graph.nodes if node.op == "placeholder" and node not in constants]
     if len(inputs) != 1:
         raise ModelError(f"the network must take one tensor, not {len(inputs)}")
-    current, chain = inputs[0], []
-    while True:
-        users = list(current.users)
-        if len(users) != 1:
-            names = ", ".join(_where(user) for user in users) or "nothing"
-            raise unsupported(_where(current), f"its output goes to {names}",
-                              "only a plain chain of layers is supported yet, without branches")
-        if users[0].op == "output":
-            break
-        chain.append(_bind(users[0], current, constants, values))
-        current = users[0]
-    results = [value for value in program.graph.output_node().args[0] if value is not None]
-    if results != [current]:
+    results = [value for value in program.graph.output_node().args[0] if isinstance(value, Node)]
+    if len(results) != 1 or results[0] in constants:
         raise ModelError(f"the network must return one tensor, not {len(results)}")
-    return chain
+    order = list(program.graph.nodes)
+    live = {results[0]}
+    for node in reversed(order):
+        if node in live:
+            live.update(node.all_input_nodes)
+    bounds = []
+    for node in order:
+        if node.op != "call_function" or node not in live:
+            continue
+        if _is_constant(node, constants):
+            constants[node] = _evaluate(node, constants)
+            continue
+        _check_in_place(node, order)
+        users = sum(_uses(user, node) for user in node.users if user in live) + (node is results[0])
+        bounds.append(_bind(node, constants, users))
+    return Trace(input=inputs[0].name, output=results[0].name, operators=tuple(bounds))
 
 
-def _module(node: Any) -> tuple[str, str]:
+def _uses(user: "Node", node: "Node") -> int:
+    import torch
+
+    found: list[Any] = []
+    torch.fx.map_arg((user.args, user.kwargs), found.append)
+    return sum(other is node for other in found)
+
+
+def _is_constant(node: "Node", constants: "dict[Node, torch.Tensor]") -> bool:
+    import torch
+
+    return (all(source in constants for source in node.all_input_nodes)
+            and torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()))
+
+
+def _evaluate(node: "Node", constants: "dict[Node, torch.Tensor]") -> "torch.Tensor":
+    """What an operator makes of constants alone."""
+    import torch
+
+    arguments, keywords = torch.fx.map_arg((node.args, node.kwargs), constants.__getitem__)
+    with torch.no_grad():
+        result: torch.Tensor = node.target(*arguments, **keywords)  # type: ignore[operator]
+    return result
+
+
+def _check_in_place(node: "Node", order: "list[Node]") -> None:
+    """Refuse a change in place through a view: what reads the viewed tensor later is not told by the graph."""
+    if not str(node.target).split(".")[1].endswith("_"):
+        return
+    base = node.all_input_nodes[0]
+    while (operator := BY_TARGET.get(str(base.target))) is not None and operator.kind in VIEWS:
+        base = base.all_input_nodes[0]
+        late = [user for user in base.users if order.index(user) > order.index(node)]
+        if late:
+            raise unsupported(_where(node), f"changes in place what {_where(late[0])} reads later",
+                              "use the operator that is not in place")
+
+
+def _module(node: "Node") -> tuple[str, str]:
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     path, kind = stack[-1] if stack else ("", "")
     return path, str(kind)
 
 
-def _where(node: Any) -> str:
+def _where(node: "Node") -> str:
     kind = _module(node)[1].rpartition(".")[2]
     return f"{_path(node)} ({kind})" if kind else _path(node)
 
 
-def _path(node: Any) -> str:
+def _path(node: "Node") -> str:
     path, kind = _module(node)
     # Only a module without submodules is named by its path alone; a function gets its own name besides.
     builtin = kind.startswith("torch.nn.") and not kind.startswith("torch.nn.modules.container")
     return path if path and builtin else ".".join(part for part in (path, node.name) if part)
 
 
-def _bind(node: Any, source: Any, constants: dict[str, str], values: dict[str, Any]) -> Bound:
-    path, where, target = _path(node), _where(node), str(node.target)
+def _bind(node: "Node", constants: "dict[Node, torch.Tensor]", users: int) -> Bound:
+    where, target = _where(node), str(node.target)
     operator = BY_TARGET.get(target)
     if operator is None:
         name = target.removeprefix("aten.").split(".")[0].removesuffix("_")
         raise unsupported(where, f"operator {target} is not supported",
                           REWRITES.get(name.lstrip("_"), "see the table of supported operators in the documentation"))
-    schema = node.target._schema.arguments
+    schema = node.target._schema.arguments  # type: ignore[union-attr]
     given = dict(zip((argument.name for argument in schema), node.args, strict=False)) | dict(node.kwargs)
     arguments = {argument.name: given.get(argument.name, argument.default_value) for argument in schema}
-    first = schema[0].name
-    if arguments[first] is not source:
+    first, *rest = (name for name in arguments if name in operator.operands)
+    if operator.commutes and not _activations(arguments[first], constants):
+        arguments[first], arguments[rest[0]] = arguments[rest[0]], arguments[first]
+    sources = _activations(arguments[first], constants)
+    if not sources or len(sources) < (len(arguments[first]) if isinstance(arguments[first], list | tuple) else 1):
         raise unsupported(where, f"the activation is not the {first!r} argument of {target}",
-                          "only a plain chain of layers is supported yet")
-    tensors = {name: _constant(where, name, arguments[name], constants, values)
-               for name in operator.operands if name in arguments and name != first}
+                          "constants can only be its other arguments")
+    tensors: dict[str, np.ndarray | None] = {}
+    for name in rest:
+        if found := _activations(arguments[name], constants):
+            if not operator.joins:
+                raise unsupported(where, f"its {name} is computed from the network's input", "use a constant one")
+            sources += found
+        else:
+            tensors[name] = _array(arguments[name], constants)
     rules = {attribute.name: attribute for attribute in operator.attributes}
     attributes = {}
     for name, value in arguments.items():
-        if name == first or name in tensors:
+        if name == first or name in rest:
             continue
         rule = rules.get(name)
         if rule is None or not rule.accepts(value):
@@ -171,20 +254,25 @@ def _bind(node: Any, source: Any, constants: dict[str, str], values: dict[str, A
                               f"only {rule.rule if rule else 'its default'}",
                               rule.rewrite if rule else "leave it out")
         attributes[name] = list(value) if isinstance(value, (list, tuple)) else value
-    before, after = tuple(source.meta["val"].shape), tuple(node.meta["val"].shape)
+    before, after = tuple(sources[0].meta["val"].shape), tuple(node.meta["val"].shape)
     if not after or after[0] != before[0]:
         raise unsupported(where, f"{target} changes the batch dimension from {before} to {after}",
                           "keep one row an image")
-    return Bound(path=path, operator=operator, target=target, tensors=tensors, attributes=attributes,
-                 in_shape=before[1:], out_shape=after[1:], where=_where(node))
+    return Bound(name=node.name, path=_path(node), operator=operator, target=target,
+                 sources=tuple(source.name for source in sources), tensors=tensors, attributes=attributes,
+                 in_shape=before[1:], out_shape=after[1:], users=users, where=where)
 
 
-def _constant(where: str, name: str, value: Any, constants: dict[str, str],
-              values: dict[str, Any]) -> np.ndarray | None:
+def _activations(value: Any, constants: "dict[Node, torch.Tensor]") -> "list[Node]":
+    """The nodes of an argument that depend on the network's input."""
+    from torch.fx import Node
+
+    values = value if isinstance(value, list | tuple) else [value]
+    return [item for item in values if isinstance(item, Node) and item not in constants]
+
+
+def _array(value: Any, constants: "dict[Node, torch.Tensor]") -> np.ndarray | None:
     if value is None:
         return None
-    if value.name not in constants:
-        raise unsupported(where, f"its {name} is computed in forward", "store it as a parameter (a parametrization: "
-                          "torch.nn.utils.parametrize.remove_parametrizations)")
-    array: np.ndarray = values[constants[value.name]].detach().double().cpu().numpy()
+    array: np.ndarray = constants[value].double().cpu().numpy() if value in constants else np.array(value, np.float64)
     return array

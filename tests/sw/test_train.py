@@ -140,7 +140,7 @@ def test_command(tmp_path, shiftwright):
 def test_command_names_its_errors(tmp_path, shiftwright):
     result = shiftwright("train", "lenet", "-o", tmp_path / "x")
     assert result.code == 2
-    assert result.err == "shiftwright: unknown network 'lenet'; the zoo has digits, lenet300, lenet5\n"
+    assert result.err == f"shiftwright: unknown network 'lenet'; the zoo has {', '.join(NETWORKS)}\n"
     result = shiftwright("train", "lenet5", "--data", "digits", "-o", tmp_path / "x")
     assert result.code == 2
     assert "images of shape (1, 8, 8), but network lenet5 takes (1, 28, 28)" in result.err

@@ -1,0 +1,174 @@
+"""What is known of a network while its operators are fused: tensors, their views, and the layers so far."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from .graph import INPUT, Clamp, FloatConcat, FloatLayer
+from .operators import unsupported
+from .trace import Bound
+
+__all__ = ["Builder", "Value"]
+
+Shape = tuple[int, int, int]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Value:
+    """What an operator returns: a tensor, or a view of one that its reader takes over.
+
+    Parameters
+    ----------
+    tensor : str
+        The input, a layer's or a concatenation's name.
+    shape : (int, int, int)
+        Channels, height, width of the view, but for padding of height and width.
+    flat : bool
+        The network has flattened it.
+    sole : bool
+        Nothing but the next operator reads the tensor, so that this operator may change the layer that makes it.
+    padding : (int, int, int, int)
+        Zeros around the map: top, left, bottom, right.
+    stride : (int, int)
+        Every how many pixels of the tensor are taken.
+    channel_offset : int
+        Channels of zeros before the tensor's.
+    """
+
+    tensor: str
+    shape: Shape
+    flat: bool = False
+    sole: bool = True
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    stride: tuple[int, int] = (1, 1)
+    channel_offset: int = 0
+    more_channels: bool = False
+
+    @property
+    def sliced(self) -> bool:
+        """Whether pixels are left out or channels of zeros added."""
+        return self.stride != (1, 1) or self.more_channels
+
+
+class Builder:
+    """Layers and concatenations in the making.
+
+    Parameters
+    ----------
+    image_shape : (int, int, int)
+        Channels, height, width of the module's input.
+
+    Attributes
+    ----------
+    input_shape : (int, int, int)
+        What the layers that read the input take.
+    layers : dict of FloatLayer
+        By name, in execution order.
+    concats : dict of FloatConcat
+        By name.
+    """
+
+    def __init__(self, image_shape: Shape) -> None:
+        self.input_shape = image_shape
+        self.layers: dict[str, FloatLayer] = {}
+        self.concats: dict[str, FloatConcat] = {}
+        self._made = {INPUT: 0}
+        self._sole_readers: set[str] = set()
+        self._image_read_as: str | None = None
+
+    def unique(self, name: str) -> str:
+        """A name that no tensor has: a module that is called again gets a number."""
+        number, found = 1, name
+        while found in self._made:
+            number += 1
+            found = f"{name}@{number}"
+        return found
+
+    def read(self, bound: Bound, x: Value) -> Shape:
+        """The shape in which a new layer reads a value."""
+        if x.sliced:
+            raise unsupported(bound.where, "follows a slice or padding of channels", "only an addition takes one")
+        if x.tensor == INPUT:
+            kind = "vector" if x.flat else "map"
+            if self._image_read_as not in (None, kind):
+                raise unsupported(bound.where, "reads the network's input as a vector, and another layer as a map",
+                                  "flatten the output of a layer in place of the input")
+            self._image_read_as = kind
+            if x.flat:
+                self.input_shape = (int(np.prod(x.shape)), 1, 1)
+                return self.input_shape
+        return x.shape
+
+    def append(self, x: Value, layer: FloatLayer, flat: bool = False) -> Value:
+        """Add a layer that reads `x`; the result is its output."""
+        layer = dataclasses.replace(layer, name=self.unique(layer.name), source=x.tensor)
+        self.layers[layer.name] = layer
+        self._made[layer.name] = len(self.layers)
+        if x.sole:
+            self._sole_readers.add(layer.name)
+        return Value(tensor=layer.name, shape=layer.out_shape, flat=flat)
+
+    def join(self, name: str, parts: tuple[str, ...], shape: Shape, flat: bool) -> Value:
+        """Add a concatenation."""
+        name = self.unique(name)
+        self.concats[name] = FloatConcat(name=name, parts=parts)
+        self._made[name] = max(self._made[part] for part in parts)
+        return Value(tensor=name, shape=shape, flat=flat)
+
+    def foldable(self, x: Value) -> FloatLayer | None:
+        """The layer that makes `x`, when the next operator may change it."""
+        return self.layers.get(x.tensor) if x.sole and not x.sliced and not any(x.padding) else None
+
+    def fold(self, x: Value, **changes: Any) -> Value:
+        """Change the layer that makes `x`."""
+        self.layers[x.tensor] = dataclasses.replace(self.layers[x.tensor], **changes)
+        return x
+
+    def clamp(self, x: Value, clamp: Clamp) -> Value:
+        """Clamp the output of the foldable layer that makes `x`."""
+        # Taking the maximum and clamping commute: clamping first gives unsigned activations sooner.
+        name = x.tensor
+        while ((layer := self.layers[name]).op == "maxpool" and not layer.clamp.active and layer.source in self.layers
+               and name in self._sole_readers):
+            name = layer.source
+        self.layers[name] = dataclasses.replace(layer, clamp=layer.clamp.then(clamp))
+        return x
+
+    def affine(self, bound: Bound, x: Value, factor: np.ndarray, offset: np.ndarray, name: str = "") -> Value:
+        """Add a layer ``x * factor + offset``, one factor and offset a channel."""
+        shape = self.read(bound, x)
+        if len(factor) != shape[0]:
+            raise unsupported(bound.where, f"treats single pixels of a flattened map of {shape[1]} x {shape[2]}",
+                              "put it before flattening")
+        return self.append(x, FloatLayer(
+            name=name or bound.path, op="conv", in_shape=shape, out_shape=shape, kernel=(1, 1), groups=shape[0],
+            weight=factor.reshape(-1, 1, 1, 1), bias=offset, affine=True), x.flat)
+
+    def copy(self, bound: Bound, x: Value) -> Value:
+        """Add a layer that only passes on."""
+        channels = self.read(bound, x)[0]
+        return self.affine(bound, x, np.ones(channels), np.zeros(channels))
+
+    def before(self, tensor: str, layer: str) -> bool:
+        """Whether a tensor is there when a layer begins."""
+        return self._made[tensor] < self._made[layer]
+
+    def signed(self, tensor: str) -> bool:
+        """Whether a tensor may be negative."""
+        if tensor == INPUT:
+            return False
+        if tensor in self.concats:
+            return any(self.signed(part) for part in self.concats[tensor].parts)
+        layer = self.layers[tensor]
+        return layer.clamp.low < 0 if layer.op == "conv" else self.signed(layer.source)
+
+    def scaled_like_input(self, tensor: str) -> bool:
+        """Whether a tensor has the input's scale, because only poolings lie between."""
+        while tensor in self.layers and self.layers[tensor].op != "conv":
+            tensor = self.layers[tensor].source
+        return tensor == INPUT
+
+    def joined(self, tensor: str) -> bool:
+        """Whether a tensor is part of a concatenation."""
+        return any(tensor in concat.parts for concat in self.concats.values())
