@@ -1,103 +1,152 @@
 """Banked activation memory: every lane reads its own pixel of a window at any offset, without conflicts.
 
-Bank (r, s) holds the pixels whose coordinates are r and s modulo the lanes. A window that begins at residue (ry, rx)
+Bank (r, q) holds the pixels whose coordinates are r and q modulo the lanes. A window that begins at residue (ry, rx)
 takes one pixel of each bank: banks before the residue lie one bank row or column further. A rotation by the residue
-then brings each pixel to its lane.
+then brings each pixel to its lane. So a bank row has two addresses to choose from, and each of its banks takes one:
 
-    cycle 1  banks read, each at one of four addresses
-    cycle 2  rotate rows                                       -> register
-    cycle 3  rotate columns, pad                               -> register
+    cycle 1  the address of each bank row: the tap's, or one bank row further
+    cycle 2  the same, one bank column further
+    cycle 3  each bank reads at one of its row's two
+    cycle 4  rotate rows, reset lane rows outside the input
+    cycle 5  rotate columns, reset lane columns outside the input
+
+A reset costs no logic, unlike a multiplexer that pads. So nothing else may be reset in those registers.
 """
 
-from amaranth.hdl import Array, Cat, Elaboratable, Module, Mux, Signal
+from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2
+from amaranth.utils import ceil_log2, exact_log2
 
 from .arch.config import AcceleratorConfig
+from .arch.image import RESIDUE_BITS
 
 __all__ = ["ActivationMemory"]
 
 
-def _rotate(items: list, amount: Signal) -> list:
-    """``items`` rotated left by ``amount``, one multiplexer a place."""
-    size = len(items)
-    if size == 1:
-        return items
-    return [Array(items[(n + k) % size] for k in range(size))[amount] for n in range(size)]
+def _rotate(items: list[Value], amount: Value) -> list[Value]:
+    """``items`` rotated left by ``amount``.
+
+    A tree of two-way multiplexers: from it synthesis makes four ways of two tables, from an indexed array of three.
+    """
+    rotated = []
+    for n in range(len(items)):
+        ways = items[n:] + items[:n]
+        for bit in amount:
+            ways = [Mux(bit, high, low) for low, high in zip(ways[::2], ways[1::2], strict=True)]
+        rotated += ways
+    return rotated
 
 
 class ActivationMemory(wiring.Component):
-    """All banks, the rotation and the padding.
+    """One stream's copy of all banks, the rotation and the padding.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
 
     Members
     -------
-    addr, addr_x, addr_y, addr_xy, residue_y, residue_x, mask_y, mask_x
-        From the tap address generator.
-    x_signed, fill : In(1)
-        Sign-extend activations; value of padding: 0, or the least value when ``fill`` is high.
+    col_step : In
+        Address step to the next bank column.
+    addr, addr_y : In
+        A tap's bank address, for banks from the residue on and for bank rows before it.
+    residue_y, residue_x : In(3)
+        Bank row and column of lane (0, 0), in step with ``addr``.
+    outside_y, outside_x : In
+        Lane rows and columns whose tap reads 0, :attr:`OUTSIDE_Y_DELAY` and :attr:`OUTSIDE_X_DELAY` cycles after
+        ``addr``.
+    extend, invert : In(1)
+        Sign-extend activations; invert their highest bit. Constant while in use.
     x : Out
-        An activation a lane, row-major, sign-extended to ``act_bits + 1`` bits; :attr:`LATENCY` cycles after the
-        address.
-    raw : Out
-        Lane (0, 0) before padding, in step with ``x``.
+        An activation a lane, row-major, ``act_bits + 1`` bits each, :attr:`LATENCY` cycles after ``addr``.
     w_en, w_bank, w_addr, w_data : In
-        Write one activation; ``w_bank`` is one-hot, row-major.
+        Write one activation; ``w_bank`` is the bank's number, row-major.
     """
 
-    LATENCY = 3
+    LATENCY = 5
+    """Cycles from an address to its window."""
+    OUTSIDE_Y_DELAY, OUTSIDE_X_DELAY = 3, 4
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
         addr = ceil_log2(config.act_depth)
         super().__init__({
-            "addr": In(addr), "addr_x": In(addr), "addr_y": In(addr), "addr_xy": In(addr),
-            "residue_y": In(3), "residue_x": In(3),
-            "mask_y": In(config.lanes_y), "mask_x": In(config.lanes_x), "x_signed": In(1), "fill": In(1),
-            "x": Out(data.ArrayLayout(config.act_bits + 1, config.lanes)), "raw": Out(config.act_bits),
-            "w_en": In(1), "w_bank": In(config.lanes), "w_addr": In(addr), "w_data": In(config.act_bits),
+            "col_step": In(addr), "addr": In(addr), "addr_y": In(addr),
+            "residue_y": In(RESIDUE_BITS), "residue_x": In(RESIDUE_BITS),
+            "outside_y": In(config.lanes_y), "outside_x": In(config.lanes_x), "extend": In(1), "invert": In(1),
+            "x": Out(data.ArrayLayout(config.act_bits + 1, config.lanes)),
+            "w_en": In(1), "w_bank": In(max(1, ceil_log2(config.lanes))), "w_addr": In(addr),
+            "w_data": In(config.act_bits),
         })
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
         lanes_y, lanes_x, bits = self.config.lanes_y, self.config.lanes_x, self.config.act_bits
-        outputs = []
-        for r in range(lanes_y):
-            row = []
-            for s in range(lanes_x):
-                n = r * lanes_x + s
-                m.submodules[f"bank{n}"] = bank = Memory(shape=bits, depth=self.config.act_depth, init=[])
-                read = bank.read_port()
-                write = bank.write_port()
-                in_place = Mux(self.residue_x > s, self.addr_x, self.addr) if s < lanes_x - 1 else self.addr
-                further = Mux(self.residue_x > s, self.addr_xy, self.addr_y) if s < lanes_x - 1 else self.addr_y
-                m.d.comb += [
-                    read.addr.eq(Mux(self.residue_y > r, further, in_place) if r < lanes_y - 1 else in_place),
-                    read.en.eq(1),
-                    write.addr.eq(self.w_addr), write.data.eq(self.w_data), write.en.eq(self.w_en & self.w_bank[n]),
-                ]
-                row.append(read.data)
-            outputs.append(row)
+        log_y, log_x = exact_log2(lanes_y), exact_log2(lanes_x)
 
-        residues = [Signal(6, name=f"residues{n}") for n in (1, 2)]
-        masks = [Signal(lanes_y + lanes_x, name=f"masks{n}") for n in (1, 2)]
-        m.d.sync += [
-            residues[0].eq(Cat(self.residue_y, self.residue_x)), residues[1].eq(residues[0]),
-            masks[0].eq(Cat(self.mask_y, self.mask_x)), masks[1].eq(masks[0]),
+        def delayed(value: Value, count: int, name: str) -> Value:
+            for n in range(count):
+                register = Signal(len(value), name=f"{name}{n}", reset_less=True)
+                m.d.sync += register.eq(value)
+                value = register
+            return value
+
+        # 1, 2: two addresses a bank row.
+        before_y = Signal(lanes_y)
+        before_x = Signal(lanes_x)
+        m.d.comb += before_y.eq(Cat(self.residue_y[:log_y] > r for r in range(lanes_y)))
+        residue_x = delayed(self.residue_x[:log_x], 1, "residue_x")
+        m.d.sync += before_x.eq(Cat(residue_x > q for q in range(lanes_x)))
+        row_addresses = []
+        for r in range(lanes_y):
+            row = Signal(len(self.addr), name=f"row{r}", reset_less=True)
+            here = Signal(len(self.addr), name=f"here{r}", reset_less=True)
+            further = Signal(len(self.addr), name=f"further{r}", reset_less=True)
+            m.d.sync += [
+                row.eq(Mux(before_y[r], self.addr_y, self.addr) if r < lanes_y - 1 else self.addr),
+                here.eq(row), further.eq(row + self.col_step),
+            ]
+            row_addresses.append((here, further))
+
+        # 3: banks.
+        w_row, w_column = Signal(lanes_y), Signal(lanes_x)
+        m.d.comb += [
+            w_row.eq(self.w_en << self.w_bank[log_x:log_x + log_y]), w_column.eq(1 << self.w_bank[:log_x]),
         ]
-        residue_y = residues[0][:max(1, ceil_log2(lanes_y))]
-        residue_x = residues[1][3:3 + max(1, ceil_log2(lanes_x))]
+        outputs = []
+        for r, (here, further) in enumerate(row_addresses):
+            for q in range(lanes_x):
+                m.submodules[f"bank{r * lanes_x + q}"] = bank = Memory(shape=bits, depth=self.config.act_depth, init=[])
+                read, write = bank.read_port(), bank.write_port()
+                m.d.comb += [
+                    read.addr.eq(Mux(before_x[q], further, here) if q < lanes_x - 1 else here), read.en.eq(1),
+                    write.addr.eq(self.w_addr), write.data.eq(self.w_data), write.en.eq(w_row[r] & w_column[q]),
+                ]
+                outputs.append(read.data)
 
-        turned = [[Signal(bits, name=f"turned{r}_{s}") for s in range(lanes_x)] for r in range(lanes_y)]
-        for s in range(lanes_x):
-            for r, value in enumerate(_rotate([outputs[r][s] for r in range(lanes_y)], residue_y)):
-                m.d.sync += turned[r][s].eq(value)
+        # 4, 5: rotations.
+        turn_y = delayed(self.residue_y[:log_y], 3, "turn_y")
+        turn_x = delayed(residue_x, 3, "turn_x")
+        turned = [Signal(bits, name=f"turned{n}", reset_less=True) for n in range(lanes_y * lanes_x)]
+        for q in range(lanes_x):
+            for r, value in enumerate(_rotate(outputs[q::lanes_x], turn_y)):
+                with m.If(self.outside_y[r]):
+                    m.d.sync += turned[r * lanes_x + q].eq(0)
+                with m.Else():
+                    m.d.sync += turned[r * lanes_x + q].eq(Cat(value[:-1], value[-1] ^ self.invert))
         for r in range(lanes_y):
-            for s, value in enumerate(_rotate(turned[r], residue_x)):
-                inside = masks[1][r] & masks[1][lanes_y + s]
-                m.d.sync += self.x[r * lanes_x + s].eq(Cat(
-                    value & inside.replicate(bits), Mux(inside, self.x_signed & value[-1], self.fill)))
-                if r == s == 0:
-                    m.d.sync += self.raw.eq(value)
+            for q, value in enumerate(_rotate(turned[r * lanes_x:(r + 1) * lanes_x], turn_x)):
+                low = Signal(bits, name=f"low{r}_{q}", reset_less=True)
+                sign = Signal(name=f"sign{r}_{q}", reset_less=True)
+                m.d.comb += self.x[r * lanes_x + q].eq(Cat(low, sign))
+                with m.If(self.outside_x[q]):
+                    m.d.sync += low.eq(0)
+                with m.Else():
+                    m.d.sync += low.eq(value)
+                with m.If(self.outside_x[q] | ~self.extend):
+                    m.d.sync += sign.eq(0)
+                with m.Else():
+                    m.d.sync += sign.eq(value[-1])
         return m
