@@ -9,9 +9,9 @@ import dataclasses
 import numpy as np
 
 from shiftwright.hw.arch.config import AcceleratorConfig
-from shiftwright.sw.network import Layer, QuantizedNetwork, TensorSpec, Term
+from shiftwright.sw.network import Concat, Layer, QuantizedNetwork, Residual, TensorSpec, Term
 
-__all__ = ["Arithmetic", "arithmetic_of", "conv", "linear", "pool", "random_images", "random_network", "tensor"]
+__all__ = ["Arithmetic", "arithmetic_of", "conv", "join", "linear", "pool", "random_images", "random_network", "tensor"]
 
 Pair = tuple[int, int]
 
@@ -76,7 +76,7 @@ def conv(rng: np.random.Generator, source: TensorSpec, name: str, *, channels: i
          stride: Pair = (1, 1), padding: tuple[int, int, int, int] = (0, 0, 0, 0), dilation: Pair = (1, 1),
          groups: int = 1, arithmetic: Arithmetic = Arithmetic(), entries: int = 8, terms: int = 2,
          zeros: float = 0.3, raw: bool = False, bits: int = 8, signed: bool = False, scale_terms: int = 3,
-         per_channel: bool = True, bias: float = 0.2) -> Layer:
+         per_channel: bool = True, bias: float = 0.2, residuals: tuple[Residual, ...] = ()) -> Layer:
     """A convolution with random weights.
 
     Parameters
@@ -91,6 +91,8 @@ def conv(rng: np.random.Generator, source: TensorSpec, name: str, *, channels: i
         Whether every channel has a scale of its own.
     bias : float
         Size of biases, as a share of the accumulator's range; 0 gives none.
+    residuals : tuple of Residual
+        Tensors that it adds.
     """
     shape = (channels, *(_extent(source.shape[1 + axis], kernel[axis], stride[axis], dilation[axis],
                                  padding[axis] + padding[axis + 2]) for axis in (0, 1)))
@@ -112,7 +114,7 @@ def conv(rng: np.random.Generator, source: TensorSpec, name: str, *, channels: i
     return Layer(name=name, op="conv", source=source, target=target, kernel=kernel, stride=stride, padding=padding,
                  dilation=dilation, groups=groups, indices=indices, codebook=codebook,
                  bias=np.round(rng.normal(0, bias, channels) * typical).astype(np.int64), scale=scale, shift=shift,
-                 qmin=qmin, qmax=qmax, raw=raw)
+                 qmin=qmin, qmax=qmax, raw=raw, residuals=residuals)
 
 
 def linear(rng: np.random.Generator, source: TensorSpec, name: str, *, features: int, **options: object) -> Layer:
@@ -138,46 +140,112 @@ def pool(rng: np.random.Generator, source: TensorSpec, name: str, *, op: str = "
                  scale=(scale,) * source.channels, shift=np.full(source.channels, shift, np.int64), qmin=low, qmax=high)
 
 
-def _random_layer(rng: np.random.Generator, source: TensorSpec, name: str, arithmetic: Arithmetic, *,
-                  act_bits: int) -> Layer:
-    def fits(kernel: int, dilation: int, size: int, padding: int) -> bool:
-        return dilation * (kernel - 1) + 1 <= size + padding
+def join(name: str, *parts: TensorSpec) -> Concat:
+    """A concatenation."""
+    channels = sum(part.channels for part in parts)
+    return Concat(target=dataclasses.replace(parts[0], name=name, channels=channels), parts=parts)
 
+
+@dataclasses.dataclass(frozen=True)
+class _Geometry:
+    kernel: Pair
+    stride: Pair
+    padding: tuple[int, int, int, int]
+    dilation: Pair
+
+    def out(self, source: TensorSpec) -> Pair:
+        height, width = (_extent(source.shape[1 + axis], self.kernel[axis], self.stride[axis], self.dilation[axis],
+                                 self.padding[axis] + self.padding[axis + 2]) for axis in (0, 1))
+        return height, width
+
+
+def _random_geometry(rng: np.random.Generator, source: TensorSpec) -> _Geometry:
+    """A kernel (small, one row, one column, or large) that fits the map, its stride, padding and dilation."""
     while True:
-        kernel = (int(rng.integers(1, 6)), int(rng.integers(1, 6)))
-        stride = (int(rng.integers(1, 4)), int(rng.integers(1, 4)))
-        dilation = (int(rng.integers(1, 3)), int(rng.integers(1, 3)))
-        top, left, bottom, right = (int(rng.integers(0, max(1, kernel[n % 2]))) for n in range(4))
-        if (fits(kernel[0], dilation[0], source.height, top + bottom)
-                and fits(kernel[1], dilation[1], source.width, left + right)):
-            break
-    op = str(rng.choice(["conv", "conv", "conv", "maxpool", "avgpool"]))
-    if op == "conv":
-        return conv(rng, source, name, channels=int(rng.integers(1, 9)), kernel=kernel, stride=stride,
-                    padding=(top, left, bottom, right), dilation=dilation, arithmetic=arithmetic,
-                    entries=int(rng.integers(2, 24)), terms=int(rng.integers(1, 5)), zeros=float(rng.random()) * 0.9,
-                    bits=int(rng.integers(2, act_bits + 1)), signed=bool(rng.integers(2)),
-                    scale_terms=int(rng.integers(1, 5)), per_channel=bool(rng.integers(2)),
-                    bias=float(rng.choice([0.0, 0.2, 1.0])))
+        most = int(rng.choice([3, 5, 5, 11]))
+        kernel = (int(rng.integers(1, most + 1)), int(rng.integers(1, most + 1)))
+        kernel = [kernel, kernel, (1, kernel[1]), (kernel[0], 1)][int(rng.integers(4))]
+        found = _Geometry(kernel, (int(rng.integers(1, 5)), int(rng.integers(1, 5))),
+                          tuple(int(rng.integers(0, kernel[n % 2])) for n in range(4)),  # type: ignore[arg-type]
+                          (int(rng.integers(1, 3)), int(rng.integers(1, 3))))
+        if rng.random() < 0.5:
+            found = dataclasses.replace(found, stride=(1, 1))
+        if min(found.out(source)) > 0:
+            return found
+
+
+def _random_residuals(rng: np.random.Generator, source: TensorSpec, out: Pair, channels: int,
+                      tensors: list[TensorSpec], arithmetic: Arithmetic) -> tuple[Residual, ...]:
+    """Up to two of the tensors that can be added to an output of `channels` maps of size `out`."""
+    found = []
+    for _ in range(int(rng.integers(1, 3))):
+        other = tensors[int(rng.integers(len(tensors)))]
+        strides = [[stride for stride in range(1, 5) if (out[axis] - 1) * stride < other.shape[1 + axis]]
+                   for axis in (0, 1)]
+        if other.signed == source.signed and all(strides):
+            offset = int(rng.integers(1 - other.channels, channels)) if rng.random() < 0.3 else 0
+            terms = random_codebook(rng, arithmetic, entries=2, terms=2)[-1]
+            found.append(Residual(source=other, terms=terms, channel_offset=offset,
+                                  stride=(int(rng.choice(strides[0])), int(rng.choice(strides[1])))))
+    return tuple(found)
+
+
+def _runs(layer: Layer, config: AcceleratorConfig) -> bool:
+    """Whether no accumulator can overflow and the kernel and residuals have few enough positions."""
+    size = layer.source.channels // layer.groups
+    positions = layer.kernel[0] * layer.kernel[1] + sum(-(-r.source.channels // size) for r in layer.residuals)
+    if layer.indices is None:
+        return positions <= config.positions
+    terms = np.array([sum(2.0**max(0, t.shift - config.truncate) for t in entry) for entry in layer.codebook])
+    worst = terms[layer.indices].reshape(len(layer.indices), -1).sum(axis=1) * max(map(abs, layer.source.range))
+    worst += sum(2.0**max(0, t.shift - config.truncate) * max(map(abs, r.source.range))
+                 for r in layer.residuals for t in r.terms)
+    return positions <= config.positions and bool((worst + abs(layer.bias) < 1 << config.acc_width - 1).all())
+
+
+def _random_conv(rng: np.random.Generator, source: TensorSpec, name: str, config: AcceleratorConfig,
+                 tensors: list[TensorSpec], geometry: _Geometry, **options: object) -> Layer:
+    """A convolution, sometimes grouped or depthwise, sometimes with residuals."""
+    arithmetic, terms = arithmetic_of(config), int(rng.integers(1, 5))
+    groups = [n for n in range(1, source.channels + 1) if source.channels % n == 0]
+    while True:
+        group = int(rng.choice([1, 1, *groups, groups[-1]]))
+        channels = group * int(rng.integers(1, max(1, 8 // group) + 1))
+        residuals = (_random_residuals(rng, source, geometry.out(source), channels, tensors, arithmetic)
+                     if rng.random() < 0.3 else ())
+        layer = conv(rng, source, name, **{  # type: ignore[arg-type]
+            "channels": channels, "groups": group, **vars(geometry), "arithmetic": arithmetic, "terms": terms,
+            "entries": int(rng.integers(2, 24)), "zeros": float(rng.random()) * 0.9, "residuals": residuals,
+            "bits": int(rng.integers(2, config.act_bits + 1)), "signed": bool(rng.integers(2)),
+            "scale_terms": int(rng.integers(1, 5)), "per_channel": bool(rng.integers(2)),
+            "bias": float(rng.choice([0.0, 0.2, 1.0])), **options})
+        if _runs(layer, config):
+            return layer
+        terms = max(1, terms - 1)
+
+
+def _random_pool(rng: np.random.Generator, source: TensorSpec, name: str, geometry: _Geometry) -> Layer:
+    op = str(rng.choice(["maxpool", "avgpool"]))
     if op == "maxpool":  # every window must see a pixel
-        kernel = (min(kernel[0], source.height), min(kernel[1], source.width))
-        dilation, padding = (1, 1), (kernel[0] // 2, kernel[1] // 2, 0, 0)
-    else:
-        padding = (top, left, bottom, right)
-    return pool(rng, source, name, op=op, kernel=kernel, stride=stride, padding=padding, dilation=dilation)
+        kernel = (min(geometry.kernel[0], source.height), min(geometry.kernel[1], source.width))
+        geometry = dataclasses.replace(geometry, kernel=kernel, dilation=(1, 1),
+                                       padding=(kernel[0] // 2, kernel[1] // 2, 0, 0))
+    elif rng.random() < 0.2:  # global
+        geometry = _Geometry((source.height, source.width), (1, 1), (0, 0, 0, 0), (1, 1))
+    return pool(rng, source, name, op=op, **vars(geometry))
 
 
 def random_network(seed: int, config: AcceleratorConfig | None = None, *, layers: int = 3, size: int = 12,
                    raw: bool | None = None) -> QuantizedNetwork:
-    """A random chain for `config` (default: :class:`AcceleratorConfig`'s): convolutions and poolings, then sometimes
-    a fully connected layer.
+    """A random network for `config` (default: :class:`AcceleratorConfig`'s): convolutions (plain, grouped, depthwise)
+    with residuals, poolings and concatenations, then sometimes fully connected layers.
 
     Parameters
     ----------
     seed : int
         Names the network.
     layers : int
-        Layers before the possible fully connected one.
+        Layers before the possible fully connected ones, not counting those that make a part of a concatenation.
     size : int
         Greatest height and width of the input.
     raw : bool or None
@@ -190,18 +258,40 @@ def random_network(seed: int, config: AcceleratorConfig | None = None, *, layers
     source = tensor("input", int(rng.integers(1, 4)), int(rng.integers(4, size + 1)), int(rng.integers(4, size + 1)),
                     bits=int(rng.integers(2, config.act_bits + 1)), signed=bool(rng.integers(2)), exponent=-8)
     chain: list[Layer] = []
+    concats: list[Concat] = []
+    tensors = [source]
     for number in range(layers):
-        layer = _random_layer(rng, chain[-1].target if chain else source, f"layer{number}", arithmetic,
-                              act_bits=config.act_bits)
-        chain.append(layer)
-    if raw is not None or rng.random() < 0.6 or not chain:
-        chain.append(linear(rng, chain[-1].target if chain else source, "fc", features=int(rng.integers(2, 12)),
-                            arithmetic=arithmetic, entries=int(rng.integers(2, 17)), terms=int(rng.integers(1, 4)),
-                            raw=bool(rng.integers(2)) if raw is None else raw, bits=config.act_bits, signed=True))
-    parameters = sum(layer.indices.size + layer.bias.size for layer in chain if layer.indices is not None)
-    return QuantizedNetwork(input=source, layers=tuple(chain), max_shift=arithmetic.max_shift,
-                            guard_bits=arithmetic.guard_bits, acc_bits=arithmetic.acc_bits, parameters=parameters,
-                            metadata={"seed": seed})
+        last, name = tensors[-1], f"layer{number}"
+        if rng.random() < 0.15:
+            last = tensors[int(rng.integers(len(tensors)))]
+        geometry = _random_geometry(rng, last)
+        if rng.random() < 0.35 and geometry.kernel[0] * geometry.kernel[1] <= 49:
+            chain.append(_random_pool(rng, last, name, geometry))
+            tensors.append(chain[-1].target)
+            continue
+        chain.append(_random_conv(rng, last, name, config, tensors, geometry))
+        tensors.append(chain[-1].target)
+        if rng.random() < 0.3:  # a second one of equal type, and both side by side
+            one = chain[-1].target
+            two = _random_conv(rng, last, f"{name}.beside", config, tensors[:-1], geometry, bits=one.bits,
+                               signed=one.signed)
+            two = dataclasses.replace(two, target=dataclasses.replace(two.target, exponent=one.exponent))
+            chain.append(two)
+            concats.append(join(f"{name}.joined", *((one, two.target) if rng.random() < 0.5 else (two.target, one))))
+            tensors += [two.target, concats[-1].target]
+    if raw is not None or rng.random() < 0.6:
+        dense = 1 + int(rng.random() < 0.4)
+        for number in range(dense):
+            last_one = number == dense - 1
+            chain.append(linear(
+                rng, tensors[-1], f"fc{number}", features=int(rng.integers(2, 12)), arithmetic=arithmetic, zeros=0.5,
+                entries=int(rng.integers(2, 17)), terms=int(rng.integers(1, 3)), bits=config.act_bits, signed=True,
+                raw=last_one and (bool(rng.integers(2)) if raw is None else raw)))
+            tensors.append(chain[-1].target)
+    return QuantizedNetwork(input=source, layers=tuple(chain), concats=tuple(concats), max_shift=arithmetic.max_shift,
+                            guard_bits=arithmetic.guard_bits, acc_bits=arithmetic.acc_bits,
+                            parameters=sum(layer.indices.size + layer.bias.size for layer in chain
+                                           if layer.indices is not None), metadata={"seed": seed})
 
 
 def random_images(network: QuantizedNetwork, count: int, seed: int = 0) -> np.ndarray:
