@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shiftwright.hw.arch.errors import ImageError, ModelError
-from shiftwright.sw.codec.bitstream import deal, decode, decode_rows, encode, merge
+from shiftwright.sw.codec.bitstream import decode, decode_stream, encode, encode_stream
 from shiftwright.sw.codec.huffman import CanonicalCode, code_lengths
 
 from . import textbook
@@ -138,28 +138,56 @@ def test_wrong_arguments():
         decode(np.zeros(2, dtype=np.uint16), code, -1)
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 9, 10])
-def test_deal_and_merge(count):
-    symbols = np.arange(count, dtype=np.uint8)
-    even, odd = deal(symbols)
-    assert even.tolist() == list(range(0, count, 2)) and odd.tolist() == list(range(1, count, 2))
-    assert merge(even, odd).tolist() == symbols.tolist()
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("contexts", [1, 2, 4])
+def test_words_stand_in_the_order_of_the_decoder(kind, contexts):
+    for count in (1, 2, 3, 7, 8, 20, 333):
+        rng = np.random.default_rng([SEED, count, contexts])
+        code, weights = make_code(rng, kind)
+        symbols = rng.choice(code.size, size=count, p=weights).astype(np.uint8)
+        words = encode_stream(symbols, code, contexts)
+        assert words.dtype == np.uint16
+        assert words.tolist() == textbook.interleave(symbols, textbook.canonical_codewords(code.counts(15)), contexts)
 
 
-def test_merge_rejects_sub_streams_that_were_not_dealt():
-    with pytest.raises(ImageError, match=r"not 1 against 2"):
-        merge(np.zeros(1, dtype=np.uint8), np.zeros(2, dtype=np.uint8))
-
-
-def test_decode_rows_drops_what_the_padding_reads_as():
-    rng = np.random.default_rng(SEED)
-    code, weights = make_code(rng, "skewed")
-    for eor in (0, 3):  # symbol 0 is what padding reads as
-        for count in range(2, 60):
+@pytest.mark.parametrize("kind", ["skewed", "wide", "deep", "single", "fixed8"])
+@pytest.mark.parametrize("contexts", [1, 2, 4])
+def test_streams_come_back(kind, contexts):
+    for count in (1, 2, 5, 60, 3000):
+        rng = np.random.default_rng([SEED, count, contexts])
+        code, weights = make_code(rng, kind)
+        for eor in {0, min(3, code.size - 1)}:  # symbol 0 is what padding reads as
             symbols = rng.choice(code.size, size=count, p=weights).astype(np.uint8)
             symbols[-1] = eor
-            a, b = (encode(part, code) for part in deal(symbols))
+            words = encode_stream(symbols, code, contexts)
             rows = int(np.count_nonzero(symbols == eor))
-            assert np.array_equal(decode_rows(a, b, code, eor, rows), symbols)
-    with pytest.raises(ImageError, match=r"end after \d+ of 1000 rows"):
-        decode_rows(a, b, code, 3, 1000)
+            # Words after the stream, which the decoder may take beforehand, are not used.
+            for following in ([], [0] * (2 * contexts), [0xFFFF] * (2 * contexts) * (contexts > 1)):
+                found = decode_stream(np.append(words, following).astype(np.uint16), code, contexts, eor, rows)
+                assert found.dtype == np.uint8 and np.array_equal(found, symbols)
+
+
+def test_words_without_bits_at_the_end_are_left_out():
+    code = CanonicalCode(np.array([4] * 16))
+    # One codeword: context 0 has one word, the others none.
+    assert encode_stream(np.array([5], np.uint8), code, 4).tolist() == [0x5000]
+    # Context 1 has a codeword, too; the second word of context 0 stands between them, empty.
+    assert encode_stream(np.array([5, 6], np.uint8), code, 4).tolist() == [0x5000, 0, 0x6000]
+    # A word of zeros that are codewords stays.
+    assert encode_stream(np.zeros(2, np.uint8), code, 2).tolist() == [0, 0, 0]
+    # The fourth codeword of a context ends its first word, so its third word follows all first and second ones.
+    words = encode_stream(np.arange(1, 10, dtype=np.uint8).repeat(2), code, 2)
+    assert words.tolist() == [0x1234, 0x5678, 0x1234, 0x5678, 0x9000, 0x9000]
+
+
+@pytest.mark.parametrize("contexts", [1, 2, 4])
+def test_bad_streams(contexts):
+    code = CanonicalCode(np.array([2, 2, 2]))  # 11 is no codeword
+    symbols = np.array([0, 1, 2, 1] * 20, np.uint8)
+    words = encode_stream(symbols, code, contexts)
+    with pytest.raises(ImageError, match=r"end after (19|2\d) of 1000 rows|match no codeword"):
+        decode_stream(words, code, contexts, 2, 1000)
+    words[2] = 0xFFFF
+    with pytest.raises(ImageError, match=r"match no codeword"):
+        decode_stream(words, code, contexts, 2, 20)
+    assert decode_stream(words[:0], code, contexts, 2, 0).size == 0

@@ -43,6 +43,31 @@ def bits_of(words):
     return "".join(format(int(word), "016b") for word in words)
 
 
+def interleave(symbols, codewords, contexts):
+    """The words of a stream, by playing the decoder: who takes a word, and when."""
+    texts = ["".join(codewords[s] for s in symbols[n::contexts]) for n in range(contexts)]
+    own = [[text[at:at + 16].ljust(16, "0") for at in range(0, len(text), 16)] for text in texts]
+    taken, offset, order = [0] * contexts, [0] * contexts, []
+
+    def take(context):
+        number = taken[context]
+        taken[context] += 1
+        order.append(own[context][number] if number < len(own[context]) else None)
+
+    for context in range(contexts):
+        take(context)
+        take(context)
+    for k, symbol in enumerate(symbols):
+        context = k % contexts
+        offset[context] += len(codewords[symbol])
+        if offset[context] >= 16:
+            offset[context] -= 16
+            take(context)
+    while order and order[-1] is None:
+        order.pop()
+    return [int(word or "0", 2) for word in order]
+
+
 def tree_of(codewords):
     """Nested dictionaries keyed by '0' and '1'; a leaf is a symbol."""
     root = {}
