@@ -4,24 +4,34 @@ from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .activations import ActivationMemory
-from .arch.bus import BANK_SHIFT, BUS_ADDR_BITS, BUS_DATA_BITS, MAP_VERSION, Control, Region, Register
+from .arch.bus import (
+    BANK_SHIFT,
+    BUS_ADDR_BITS,
+    BUS_DATA_BITS,
+    IMAGE_AT,
+    IMAGES_AT,
+    MAP_VERSION,
+    Control,
+    Region,
+    Register,
+)
 from .arch.config import AcceleratorConfig
-from .arch.image import MODEL_MAGIC, Flag
-from .decoder import Decoder
-from .drain import Drain, DrainGate
-from .expander import Expander
+from .arch.image import MODEL_MAGIC
+from .drain import Drain, Gate
 from .fetch import ModelMemory
+from .front import Front
 from .lanes import LaneArray
 from .parameters import ParameterReader
 from .sequencer import Section, Sequencer
-from .tapgen import TapGenerator
+from .window import Window
 
 __all__ = ["Accelerator"]
 
+IMAGE_BITS = IMAGES_AT - IMAGE_AT
+
 
 class Accelerator(wiring.Component):
-    """One stream: decoder, expander, tap generator, activation banks, lanes, drain, and the sequencer that runs them.
+    """Streams of decoder, window and lanes; the drain that they share; and the sequencer that runs them.
 
     Memories may be reached over the bus only while no run is under way or while it is paused at a layer boundary;
     other writes are ignored and other reads give unspecified data. Registers can be reached always.
@@ -52,84 +62,76 @@ class Accelerator(wiring.Component):
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
         config = self.config
-        m.submodules.model = model = ModelMemory(config.weight_depth, 4)
+        streams = config.streams
+        m.submodules.model = model = ModelMemory(config.weight_depth, streams + 2)
         width = model.addr_width
         m.submodules.sequencer = sequencer = Sequencer(config, width)
-        m.submodules.decoder = decoder = Decoder(config, width)
-        m.submodules.expander = expander = Expander(config)
-        m.submodules.tapgen = tapgen = TapGenerator(config)
-        m.submodules.activations = activations = ActivationMemory(config)
-        m.submodules.lanes = lanes = LaneArray(config)
         m.submodules.drain = drain = Drain(config)
-        m.submodules.gate = gate = DrainGate(config.lanes)
-        m.submodules.parameters = parameters = ParameterReader(width)
+        m.submodules.parameters = parameters = ParameterReader(config, width)
         layer = sequencer.layer
-        flags = layer.tag_flags
-        for n, port in enumerate((decoder.mem_a, decoder.mem_b, parameters.mem)):
-            wiring.connect(m, port, getattr(model, f"port{n}"))
+        wiring.connect(m, parameters.mem, getattr(model, f"port{streams}"))
 
+        fronts, windows, lanes = [], [], []
+        for s in range(streams):
+            m.submodules[f"front{s}"] = front = Front(config, width)
+            m.submodules[f"window{s}"] = window = Window(config)
+            m.submodules[f"lanes{s}"] = array = LaneArray(config)
+            m.submodules[f"gate{s}"] = gate = Gate(config)
+            wiring.connect(m, front.mem, getattr(model, f"port{s}"))
+            fronts.append(front)
+            windows.append(window)
+            lanes.append(array)
+            rows = getattr(sequencer, f"stream_rows_{s}")
+            m.d.comb += [
+                front.clear.eq(sequencer.clear), front.layer.eq(layer), front.load.eq(sequencer.load),
+                front.load_begin.eq(sequencer.load_begin),
+                front.load_codes.eq(sequencer.load_valid & (sequencer.load_section == Section.CODES)),
+                front.load_dictionary.eq(sequencer.load_valid & (sequencer.load_section == Section.DICTIONARY)),
+                front.start.eq(sequencer.run), front.addr.eq(getattr(sequencer, f"addr_codes_{s}")),
+                front.rows.eq(rows), front.limit.eq(sequencer.limit), front.eor_ready.eq(gate.ready),
+                window.clear.eq(sequencer.clear), window.layer.eq(layer), window.load.eq(sequencer.load),
+                window.load_begin.eq(sequencer.load_begin),
+                window.load_positions.eq(sequencer.load_valid & (sequencer.load_section == Section.POSITIONS)),
+                window.start.eq(sequencer.run), window.stream_base.eq(getattr(sequencer, f"stream_base_{s}")),
+                array.x.as_value().eq(window.x.as_value()), array.restart.eq(sequencer.run),
+                array.drain_lane.eq(drain.drain_lane), array.drain_shift.eq(drain.drain_shift[s]),
+                gate.clear.eq(sequencer.clear), gate.walk.eq(drain.walk), gate.quick.eq(drain.quick[s]),
+                gate.parameters_ready.eq(parameters.ready[s]), gate.advance.eq(drain.advance[s]),
+                gate.release.eq(drain.release[s]), gate.issue.eq(front.eor_issue), gate.issue_last.eq(front.eor_last),
+                drain.finished[s].eq(array.finished), drain.finished_last_x[s].eq(array.finished_last_x),
+                drain.finished_last[s].eq(array.finished_last), drain.head[s].eq(array.head),
+                drain.bias[s].eq(parameters.bias[s]), drain.scale[s].eq(parameters.scale[s]),
+                drain.channel[s].eq(parameters.channel[s]),
+                parameters.addr[s].eq(getattr(sequencer, f"addr_parameters_{s}")), parameters.rows[s].eq(rows),
+                sequencer.term[s].eq(front.issue_term), sequencer.starved[s].eq(front.starved),
+                sequencer.stalled[s].eq(front.stalled),
+            ]
+            for name in ("op", "op_valid", "op_last_x", "op_last"):
+                m.d.comb += getattr(window, name).eq(getattr(front, name))
+            for name in ("shift", "neg", "rectify", "eor", "last_x", "last"):
+                m.d.comb += getattr(array, name).eq(getattr(window, name))
         m.d.comb += [
             self.busy.eq(sequencer.busy), self.done.eq(sequencer.done), self.layer_done.eq(sequencer.layer_done),
-            sequencer.pause.eq(self.pause),
-            sequencer.bad_codeword.eq(decoder.bad_codeword), sequencer.stream_overrun.eq(decoder.overrun),
-            sequencer.tap_overrun.eq(tapgen.overrun), sequencer.finished.eq(drain.layer_done),
-            # Tables.
-            decoder.table_start.eq(sequencer.load_begin), decoder.eor.eq(layer.eor), decoder.count.eq(sequencer.load),
-            decoder.count_valid.eq(sequencer.load_valid & (sequencer.load_section == Section.CODES)),
-            expander.load_start.eq(sequencer.load_begin), expander.load.eq(sequencer.load),
-            expander.load_valid.eq(sequencer.load_valid & (sequencer.load_section == Section.DICTIONARY)),
-            tapgen.load_start.eq(sequencer.load_begin), tapgen.load.eq(sequencer.load),
-            tapgen.load_rows.eq(sequencer.load_valid & (sequencer.load_section == Section.ROWS)),
-            tapgen.load_columns.eq(sequencer.load_valid & (sequencer.load_section == Section.COLUMNS)),
-            # Terms.
-            decoder.addr_a.eq(sequencer.addr_a), decoder.addr_b.eq(sequencer.addr_b),
-            decoder.end_a.eq(sequencer.addr_b), decoder.end_b.eq(sequencer.addr_next),
-            decoder.rows.eq(layer.rows), decoder.out_h.eq(layer.out_h), decoder.out_w.eq(layer.out_w),
-            decoder.shared_row.eq((flags & Flag.SHARED_ROW).any()),
-            expander.symbol.eq(decoder.symbol), expander.row_last.eq(decoder.row_last),
-            expander.valid.eq(decoder.valid), decoder.ready.eq(expander.ready),
-            expander.eor_ready.eq(gate.ready),
-            tapgen.layer.eq(layer), tapgen.op.eq(expander.op), tapgen.op_row_last.eq(expander.op_row_last),
-            tapgen.op_valid.eq(expander.op_valid),
-            # Activations.
-            activations.x_signed.eq((flags & Flag.X_SIGNED).any()), activations.fill.eq((flags & Flag.MAX).any()),
+            sequencer.pause.eq(self.pause), sequencer.finished.eq(drain.layer_done),
+            sequencer.bad_codeword.eq(Cat(front.bad_codeword for front in fronts).any()),
+            sequencer.stream_overrun.eq(Cat(front.overrun for front in fronts).any()),
+            sequencer.tap_overrun.eq(Cat(window.overrun for window in windows).any()),
+            drain.clear.eq(sequencer.clear), drain.start.eq(sequencer.run), drain.layer.eq(layer),
+            drain.parameters_ready.eq(parameters.ready),
+            parameters.clear.eq(sequencer.clear), parameters.start.eq(sequencer.run), parameters.layer.eq(layer),
+            parameters.advance.eq(drain.advance),
         ]
-        for name in ("addr", "addr_x", "addr_y", "addr_xy", "residue_y", "residue_x", "mask_y", "mask_x"):
-            m.d.comb += getattr(activations, name).eq(getattr(tapgen, name))
-        control = Cat(tapgen.term, tapgen.eor, tapgen.row_last, tapgen.neg, tapgen.shift)
-        for n in range(ActivationMemory.LATENCY):
-            delayed = Signal(len(control), name=f"control{n}")
-            m.d.sync += delayed.eq(control)
-            control = delayed
-        m.d.comb += [
-            Cat(lanes.term, lanes.eor, lanes.row_last, lanes.neg, lanes.shift).eq(control),
-            lanes.x.as_value().eq(activations.x.as_value()), lanes.maximum.eq((flags & Flag.MAX).any()),
-            lanes.restart.eq(sequencer.run), lanes.drain.eq(drain.shift),
-            # Requantization.
-            drain.layer.eq(layer), drain.finished.eq(lanes.finished), drain.row_last.eq(lanes.finished_row_last),
-            drain.head.eq(lanes.head), drain.bias.eq(parameters.bias), drain.scale.eq(parameters.scale),
-            gate.pixels.eq(drain.pixels), gate.steps.eq(drain.steps), gate.issue.eq(expander.eor_issue),
-            gate.row_last.eq(expander.eor_row_last), gate.parameters_ready.eq(parameters.ready),
-            gate.row_done.eq(drain.row_done),
-            parameters.layer.eq(layer), parameters.start_addr.eq(sequencer.addr_parameters),
-            parameters.advance.eq(drain.row_done),
-        ]
-        for unit in (decoder, tapgen, drain, parameters):
-            m.d.comb += unit.start.eq(sequencer.run)
-        for unit in (decoder, expander, drain, gate, parameters):
-            m.d.comb += unit.clear.eq(sequencer.clear)
-        self._bus(m, model, sequencer, tapgen, activations, drain)
+        self._bus(m, model, sequencer, windows, drain)
         return m
 
-    def _bus(self, m: Module, model: ModelMemory, sequencer: Sequencer, tapgen: TapGenerator,
-             activations: ActivationMemory, drain: Drain) -> None:
+    def _bus(self, m: Module, model: ModelMemory, sequencer: Sequencer, windows: list[Window], drain: Drain) -> None:
         """Memories and registers on the bus."""
         config = self.config
         region = self.bus_addr[-2:]
         bank = self.bus_addr[BANK_SHIFT:-2]
         register = self.bus_addr[:4]
         free = Signal()
-        m.d.comb += free.eq(~sequencer.busy | sequencer.paused)
+        m.d.sync += free.eq(~sequencer.busy | sequencer.paused)
 
         cycles = Signal(32)
         with m.If(sequencer.start):
@@ -138,24 +140,37 @@ class Accelerator(wiring.Component):
             m.d.sync += cycles.eq(cycles + 1)
 
         write = self.bus_w_en
-        control = write & (region == Region.REGISTERS) & (register == Register.CONTROL)
+        control = Signal()
         m.d.comb += [
-            model.w_en.eq(write & (region == Region.MODEL) & free), model.w_addr.eq(self.bus_addr),
-            model.w_data.eq(self.bus_w_data),
+            control.eq(write & (region == Region.REGISTERS) & (register == Register.CONTROL)),
             sequencer.start.eq(control & (self.bus_w_data & Control.START).any() & ~sequencer.busy),
             sequencer.abort.eq(control & (self.bus_w_data & Control.ABORT).any()),
+            sequencer.head.eq((self.bus_w_data & Control.HEAD).any()),
+            sequencer.tail.eq((self.bus_w_data & Control.TAIL).any()),
         ]
+        with m.If(sequencer.start):
+            m.d.sync += [drain.image.eq(self.bus_w_data[IMAGE_AT:IMAGES_AT]),
+                         drain.images.eq(self.bus_w_data[IMAGES_AT:IMAGES_AT + IMAGE_BITS])]
+        host = Signal()
+        m.d.comb += [
+            host.eq(write & (region == Region.MODEL) & free),
+            model.w_en.eq(host | sequencer.w_en),
+            model.w_addr.eq(Mux(sequencer.w_en, sequencer.w_addr, self.bus_addr)),
+            model.w_data.eq(Mux(sequencer.w_en, sequencer.w_data, self.bus_w_data)),
+        ]
+
+        # The drain does not write while the host may: a register for both keeps the choice off their paths.
+        w_en, w_bank, w_addr, w_data = (Signal.like(getattr(drain, name), name=name)
+                                        for name in ("w_en", "w_bank", "w_addr", "w_data"))
         host_write = Signal()
         m.d.comb += host_write.eq(write & (region == Region.ACTIVATIONS) & free)
-        m.d.comb += [
-            activations.w_en.eq(host_write | drain.w_en),
-            activations.w_addr.eq(Mux(host_write, self.bus_addr, drain.w_addr)),
-            activations.w_data.eq(Mux(host_write, self.bus_w_data, drain.w_data)),
+        m.d.sync += [
+            w_en.eq(host_write | drain.w_en), w_bank.eq(Mux(free, bank, drain.w_bank)),
+            w_addr.eq(Mux(free, self.bus_addr, drain.w_addr)), w_data.eq(Mux(free, self.bus_w_data, drain.w_data)),
         ]
-        for n in range(config.lanes):
-            m.d.comb += activations.w_bank[n].eq(Mux(host_write, bank == n, drain.w_bank[n]))
-            with m.If(bank == n):
-                m.d.comb += [tapgen.probe_y.eq(n // config.lanes_x), tapgen.probe_x.eq(n % config.lanes_x)]
+        for window in windows:
+            m.d.comb += [window.w_en.eq(w_en), window.w_bank.eq(w_bank), window.w_addr.eq(w_addr),
+                         window.w_data.eq(w_data)]
 
         fingerprint = config.fingerprint
         values = {
@@ -165,18 +180,22 @@ class Accelerator(wiring.Component):
             Register.ERROR_LAYER: sequencer.layer_number, Register.ERROR_ROW: drain.row,
             Register.CYCLES_LO: cycles[:16], Register.CYCLES_HI: cycles[16:],
         }
-        read_register = self.bus_r_en & (region == Region.REGISTERS)
-        read_activation = self.bus_r_en & (region == Region.ACTIVATIONS)
-        read_model = self.bus_r_en & (region == Region.MODEL)
-        m.d.comb += [tapgen.probe.eq(read_activation & free), tapgen.probe_addr.eq(self.bus_addr)]
+        probed = windows[0]
+        arriving = Signal(Window.PROBE_LATENCY)
+        read_register, read_activation, read_model = Signal(), Signal(), Signal()
+        m.d.comb += [
+            read_register.eq(self.bus_r_en & (region == Region.REGISTERS)),
+            read_activation.eq(self.bus_r_en & (region == Region.ACTIVATIONS)),
+            read_model.eq(self.bus_r_en & (region == Region.MODEL)),
+            probed.probe.eq(read_activation & free), probed.probe_addr.eq(self.bus_addr), probed.probe_bank.eq(bank),
+        ]
         # The bus shares the model memory's last port with the sequencer, which is idle when the bus may read.
         port = getattr(model, f"port{model.ports - 1}")
         mine = Signal()
         refused = Signal()
-        arriving = Signal(4)
         m.d.comb += [
             port.req.eq(sequencer.mem.req | (read_model & free)),
-            port.addr.eq(Mux(read_model & free, self.bus_addr, sequencer.mem.addr)),
+            port.addr.eq(Mux(free, self.bus_addr, sequencer.mem.addr)),
             sequencer.mem.gnt.eq(port.gnt), sequencer.mem.data.eq(port.data),
             sequencer.mem.valid.eq(port.valid & ~mine),
         ]
@@ -186,7 +205,7 @@ class Accelerator(wiring.Component):
             m.d.sync += mine.eq(0)
         m.d.sync += [
             arriving.eq(Cat(read_activation, arriving)), refused.eq(read_model & ~free),
-            self.bus_r_valid.eq(read_register | (port.valid & mine) | refused | arriving[3]),
+            self.bus_r_valid.eq(read_register | (port.valid & mine) | refused | arriving[-1]),
         ]
         with m.If(read_register):
             m.d.sync += self.bus_r_data.eq(0)
@@ -196,5 +215,5 @@ class Accelerator(wiring.Component):
                         m.d.sync += self.bus_r_data.eq(value)
         with m.If(port.valid):
             m.d.sync += self.bus_r_data.eq(port.data)
-        with m.If(arriving[3]):
-            m.d.sync += self.bus_r_data.eq(activations.raw)
+        with m.If(arriving[-1]):
+            m.d.sync += self.bus_r_data.eq(probed.raw)

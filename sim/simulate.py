@@ -19,7 +19,7 @@ CYCLE_LIMIT = 20_000_000
 """Cycles that a layer may take by default."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class SimulationResult:
     """A simulation in which every value was equal.
 
@@ -34,9 +34,12 @@ class SimulationResult:
     values : int
         Output values that were compared.
     cycles : tuple of int
-        Clock cycles of each image.
+        Clock cycles of each image, or of each batch.
     layer_cycles : tuple of tuple of int
-        Clock cycles of each layer, of each image; empty unless every layer was compared.
+        Clock cycles of each layer, of each image or batch; empty unless every layer was compared.
+    counters : int64 array (images or batches, layers, counters)
+        What the hardware counted (:class:`~shiftwright.hw.arch.bus.Counter`), in sum over a batch; zeros when it has no
+        counters, and for layers that were not compared.
     build_seconds, seconds : float
         Wall-clock time of the model's build (0 when it was cached) and of the simulation.
     """
@@ -47,13 +50,14 @@ class SimulationResult:
     values: int
     cycles: tuple[int, ...]
     layer_cycles: tuple[tuple[int, ...], ...]
+    counters: np.ndarray
     build_seconds: float
     seconds: float
 
 
 def simulate(image: Image, inputs: np.ndarray, *, expected: Mapping[str, np.ndarray], simulator: str = "verilator",
              seed: int = 0, per_layer: bool = True, timeout: float = 3600.0, cycle_limit: int = CYCLE_LIMIT,
-             dut: str | None = None, waves: str | None = None) -> SimulationResult:
+             dut: str | None = None, waves: str | None = None, batch: int = 1) -> SimulationResult:
     """Simulate the accelerator of ``image.config`` on a batch of inputs.
 
     Parameters
@@ -79,6 +83,8 @@ def simulate(image: Image, inputs: np.ndarray, *, expected: Mapping[str, np.ndar
         Verilog of a module ``accelerator`` to simulate in place of the RTL, for example its netlist.
     waves : str or None
         VCD file to record.
+    batch : int
+        Images that share a run of the fully connected tail, at most the lanes; 1 runs each image alone.
 
     Raises
     ------
@@ -93,13 +99,15 @@ def simulate(image: Image, inputs: np.ndarray, *, expected: Mapping[str, np.ndar
     shape = image.input.shape
     if inputs.ndim != 4 or inputs.shape[1:] != shape or not len(inputs):
         raise DataError(f"inputs must have shape (N, {', '.join(map(str, shape))}) with N > 0, not {inputs.shape}")
+    if not 1 <= batch <= image.config.lanes:
+        raise DataError(f"a batch must have 1 to {image.config.lanes} images, one a lane, not {batch}")
     names = list(expected)
     if len(names) != len(image.placements):
         raise ModelError(f"the image has {len(image.placements)} layers, the reference {len(names)} "
                          f"({', '.join(names)}); is the compressed network the one that the image was compiled from?")
     data: dict[str, object] = {
         "image": np.frombuffer(image.to_bytes(), np.uint8), "inputs": inputs.astype(np.int64), "names": names,
-        "per_layer": per_layer, "limit": cycle_limit,
+        "per_layer": per_layer, "limit": cycle_limit, "batch": batch,
     }
     for number, (name, placement) in enumerate(zip(names, image.placements, strict=True)):
         values = np.asarray(expected[name])
@@ -116,6 +124,7 @@ def simulate(image: Image, inputs: np.ndarray, *, expected: Mapping[str, np.ndar
         values=int(result.data["compared"]), cycles=tuple(int(count) for count in result.data["cycles"]),
         layer_cycles=(tuple(tuple(int(count) for count in row) for row in result.data["layer_cycles"])
                       if per_layer else ()),
+        counters=np.asarray(result.data["counters"]),
         build_seconds=model.seconds, seconds=result.seconds)
 
 

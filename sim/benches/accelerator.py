@@ -1,20 +1,25 @@
 """cocotb bench: run images on the whole accelerator and compare every layer's output, value by value.
 
 Given: ``image`` (bytes of a ``.swi``), ``inputs`` (N, C, H, W), ``expected_<k>`` (N, C, H, W) for each layer k that is
-compared, ``names`` (of the layers), ``per_layer``, ``limit`` (cycles a layer may take).
-Returns: ``cycles`` (N,), ``layer_cycles`` (N, L; zeros unless ``per_layer``), ``compared`` (values).
+compared, ``names`` (of the layers), ``per_layer``, ``limit`` (cycles a layer may take), ``batch`` (images that share a
+run of the tail).
+Returns: ``cycles`` (of each image; of each batch when ``batch`` > 1), ``layer_cycles`` (the same, by layer; zeros unless
+``per_layer``), ``counters`` (the same, by layer and :class:`~shiftwright.hw.arch.bus.Counter`; zeros when the
+accelerator has none), ``compared`` (values).
 """
 
+import dataclasses
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cocotb
 import numpy as np
 from cocotb.triggers import First, RisingEdge, Timer
 
-from ...hw.arch.bus import Control, Region, Register
+from ...hw.arch.bus import COUNTER_WORDS, IMAGE_AT, IMAGES_AT, Control, Counter, Region, Register
 from ...hw.arch.errors import MismatchError
+from ...hw.arch.image import HEADER
 from ...sw.compiler.layout import locate, pack_activations, unpack_activations
 from ...sw.compiler.placement import TensorPlacement
 from ...sw.image import Image
@@ -71,32 +76,40 @@ class HarnessDriver:
         """Read a register."""
         return int((await self.read(address(Region.REGISTERS, register), 1))[0])
 
-    async def control(self, control: Control) -> None:
+    async def control(self, control: int) -> None:
         """Write the control register."""
         await self.write(address(Region.REGISTERS, Register.CONTROL), np.array([int(control)]))
 
-    async def write_tensor(self, placement: TensorPlacement, image: Image, x: np.ndarray) -> None:
-        """Write an input tensor (C, H, W) into the banks."""
-        bank, offset, byte = pack_activations(placement, image.config, x)
+    async def counters(self, image: Image, layer: int) -> np.ndarray:
+        """A layer's counters, int64 in the order of :class:`Counter`; zeros when there are none."""
+        at = image.config.weight_depth - (layer + 1) * COUNTER_WORDS
+        if not image.config.counters or at < len(image.words):
+            return np.zeros(len(Counter), np.int64)
+        words = (await self.read(address(Region.MODEL, at), COUNTER_WORDS)).astype(np.int64)
+        return np.asarray(words[::2] | words[1::2] << 16)
+
+    async def write_tensor(self, placement: TensorPlacement, image: Image, x: np.ndarray, number: int = 0) -> None:
+        """Write the input tensor (C, H, W) of image ``number`` into the banks."""
+        bank, offset, byte = pack_activations(placement, image.config, x, number)
         for number in range(image.config.lanes):
             mine = bank == number
             for run in np.split(np.arange(mine.sum()), np.flatnonzero(np.diff(offset[mine]) != 1) + 1):
                 if len(run):
                     await self.write(bank_address(number, int(offset[mine][run[0]])), byte[mine][run])
 
-    async def read_tensor(self, placement: TensorPlacement, image: Image, where: str) -> np.ndarray:
-        """Read a tensor out of the banks: int32 (C, H, W)."""
+    async def read_tensor(self, placement: TensorPlacement, image: Image, where: str, number: int = 0) -> np.ndarray:
+        """Read image ``number``'s tensor out of the banks: int32 (C, H, W)."""
         size = placement.steps(image.config).size
         banks = np.zeros((image.config.lanes, placement.base + size), dtype=np.int64)
-        for number in range(image.config.lanes):
-            banks[number, placement.base:] = await self.read(bank_address(number, placement.base), size)
+        for bank in [number] if placement.vector else range(image.config.lanes):
+            banks[bank, placement.base:] = await self.read(bank_address(bank, placement.base), size)
         # Lanes beyond the edge of the map leave gaps in the banks, which nothing writes.
-        undefined = np.argwhere(banks[locate(placement, image.config)] == UNDEFINED)
+        undefined = np.argwhere(banks[locate(placement, image.config, number)] == UNDEFINED)
         if len(undefined):
             channel, row, column = undefined[0]
             raise MismatchError(f"{where}, byte channel {channel}, row {row}, column {column}: "
                                 f"the RTL gives undefined bits")
-        return unpack_activations(placement, image.config, banks)
+        return unpack_activations(placement, image.config, banks, number)
 
 
 def compare(found: np.ndarray, expected: np.ndarray, *, what: str, layer: str) -> None:
@@ -142,63 +155,97 @@ async def load_model(driver: HarnessDriver, image: Image) -> None:
                             f"read back as written")
 
 
-async def run_image(dut: Any, driver: HarnessDriver, image: Image, x: np.ndarray, expected: Mapping[str, np.ndarray], *,
-                    per_layer: bool, limit: int, what: str) -> tuple[int, np.ndarray]:
-    """Run the loaded model on one input and compare its layers' outputs.
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Expectation:
+    """What a run is compared with.
 
     Parameters
     ----------
-    dut, driver
-        The harness. ``pause`` is driven here.
-    image : Image
-        The loaded model.
-    x : integer array (C, H, W)
-        The input.
-    expected : mapping of str to integer array (C, H, W)
-        Outputs by the layers' names, in order; an empty array is not compared.
+    outputs : mapping of str to integer array (N, C, H, W)
+        Outputs of N images by the layers' names, in order; an empty array is not compared.
     per_layer : bool
         Stop after each layer and compare it; otherwise compare the last one.
     limit : int
         Cycles that a layer may take.
     what : str
         Begins the messages.
-
-    Returns
-    -------
-    compared : int
-        Values that were compared.
-    cycles : int64 array (L,)
-        Clock cycles of each layer; of the whole run, in the last one's place, unless ``per_layer``.
     """
-    names = list(expected)
-    cycles = np.zeros(len(names), np.int64)
-    dut.pause.value = int(per_layer)
-    await driver.write_tensor(image.input, image, x)
-    await driver.control(Control.START)
-    compared, before, ended = 0, 0, False
-    for layer in range(len(names)) if per_layer else [len(names) - 1]:
-        where = f"{what}, layer {names[layer]}"
+
+    outputs: Mapping[str, np.ndarray]
+    per_layer: bool
+    limit: int
+    what: str
+
+
+class Measured:
+    """What was seen of a run: values compared, and by layer clock cycles and counters.
+
+    ``cycles`` has those of the whole run in the last layer's place unless the run stopped after each layer.
+    """
+
+    def __init__(self, layers: int) -> None:
+        self.compared = 0
+        self.cycles = np.zeros(layers, np.int64)
+        self.counters = np.zeros((layers, len(Counter)), np.int64)
+
+
+async def run_part(dut: Any, driver: HarnessDriver, image: Image, control: int, part: range, images: Sequence[int],
+                   expected: Expectation, measured: Measured) -> None:
+    """Start the loaded model, whose inputs are written, and compare the layers of ``part`` for the images of the run."""
+    names = list(expected.outputs)
+    dut.pause.value = int(expected.per_layer)
+    await driver.control(control)
+    before, ended = 0, False
+    for layer in part if expected.per_layer else part[-1:]:
+        where = f"{expected.what}, layer {names[layer]}"
         while not ended:
-            ended = await layer_end(dut, driver, limit, where)
-            if per_layer:
+            ended = await layer_end(dut, driver, expected.limit, where)
+            if expected.per_layer:
                 break
         if ended:
             await check_status(driver, where)
         now = int(dut.run_cycles.value)
-        cycles[layer], before = now - before, now
-        found = await driver.read_tensor(image.placements[layer], image, where)
-        if expected[names[layer]].size:
-            compare(found, expected[names[layer]], what=what, layer=names[layer])
-            compared += found.size
-        if per_layer and not ended:
+        measured.cycles[layer] += now - before
+        before = now
+        measured.counters[layer] += await driver.counters(image, layer)
+        outputs = expected.outputs[names[layer]]
+        for number in images if outputs.size else ():
+            found = await driver.read_tensor(image.placements[layer], image, where, number)
+            what = f"{expected.what}, image {number}" if len(outputs) > 1 else expected.what
+            compare(found, outputs[number], what=what, layer=names[layer])
+            measured.compared += found.size
+        if expected.per_layer and not ended:
             dut.pause.value = 0
             await RisingEdge(dut.clk)
             dut.pause.value = 1
     if not ended:
-        if not await layer_end(dut, driver, limit, f"{what}, after the last layer"):
-            raise MismatchError(f"{what}: more layers ran than the {len(names)} of the image")
-        await check_status(driver, f"{what}, after the last layer")
-    return compared, cycles
+        if not await layer_end(dut, driver, expected.limit, f"{expected.what}, after layer {names[part[-1]]}"):
+            raise MismatchError(f"{expected.what}: more layers ran than the {len(part)} of the run")
+        await check_status(driver, f"{expected.what}, after layer {names[part[-1]]}")
+
+
+async def run_images(dut: Any, driver: HarnessDriver, image: Image, inputs: np.ndarray,
+                     expected: Expectation) -> Measured:
+    """Run the loaded model on inputs (N, C, H, W) and compare its layers' outputs.
+
+    One image is one run; more are a batch: a run of the head for each, then one of the tail for all.
+    """
+    layers = len(expected.outputs)
+    measured = Measured(layers)
+    if len(inputs) == 1:
+        await driver.write_tensor(image.input, image, inputs[0])
+        await run_part(dut, driver, image, Control.START, range(layers), [0], expected, measured)
+        return measured
+    tail = int(image.words[HEADER.index("tail")])
+    for number, x in enumerate(inputs):
+        await driver.write_tensor(image.input, image, x, number)
+        if tail:
+            await run_part(dut, driver, image, Control.START | Control.HEAD | number << IMAGE_AT, range(tail), [number],
+                           expected, measured)
+    if tail < layers:
+        await run_part(dut, driver, image, Control.START | Control.TAIL | len(inputs) - 1 << IMAGES_AT,
+                       range(tail, layers), range(len(inputs)), expected, measured)
+    return measured
 
 
 async def check_identity(driver: HarnessDriver, image: Image) -> None:
@@ -220,16 +267,19 @@ async def every_layer_is_bit_exact(dut: Any) -> None:
     await check_identity(driver, image)
     await load_model(driver, image)
 
-    names, count = given["names"], len(given["inputs"])
-    cycles, layer_cycles = np.zeros(count, np.int64), np.zeros((count, len(names)), np.int64)
+    names, count, batch = given["names"], len(given["inputs"]), given["batch"]
+    cycles, layer_cycles, counters = [], [], []
     compared = 0
-    for number in range(count):
-        expected = {name: given[f"expected_{layer}"][number] if f"expected_{layer}" in given else np.zeros(0)
-                    for layer, name in enumerate(names)}
-        values, layer_cycles[number] = await run_image(
-            dut, driver, image, given["inputs"][number], expected, per_layer=given["per_layer"], limit=given["limit"],
-            what=f"image {number}")
-        compared += values
-        counted = await driver.register(Register.CYCLES_LO), await driver.register(Register.CYCLES_HI)
-        cycles[number] = int(dut.run_cycles.value) if given["per_layer"] else counted[0] | counted[1] << 16
-    bench_result({"cycles": cycles, "layer_cycles": layer_cycles, "compared": compared})
+    for first in range(0, count, batch):
+        part = slice(first, first + batch)
+        outputs = {name: given[f"expected_{layer}"][part] if f"expected_{layer}" in given else np.zeros(0)
+                   for layer, name in enumerate(names)}
+        found = await run_images(dut, driver, image, given["inputs"][part], Expectation(
+            outputs=outputs, per_layer=given["per_layer"], limit=given["limit"],
+            what=f"image {first}" if batch == 1 else f"batch from image {first}"))
+        compared += found.compared
+        cycles.append(found.cycles.sum())
+        layer_cycles.append(found.cycles)
+        counters.append(found.counters)
+    bench_result({"cycles": np.array(cycles), "layer_cycles": np.array(layer_cycles), "counters": np.array(counters),
+                  "compared": compared})

@@ -17,7 +17,7 @@ from ...hw.arch.errors import MismatchError
 from ...sw.image import Image
 from ..bus import address, start_clock, status_of
 from ..runner import bench_data, bench_result
-from .accelerator import PERIOD_NS, HarnessDriver, load_model, run_image
+from .accelerator import PERIOD_NS, Expectation, HarnessDriver, load_model, run_images
 
 BY_ITSELF, BY_HOST, NOT_AT_ALL = range(3)
 ABORT_LIMIT = 70_000
@@ -67,7 +67,7 @@ async def damaged_models_end(dut: Any) -> None:
         image, x = images[owner], given[f"input_{owner}"]
         last = given[f"expected_{owner}"]
         # Only the last layer's output is compared.
-        expected = {f"layer {n}": np.zeros(0) for n in range(len(image.placements) - 1)} | {"output": last}
+        outputs = {f"layer {n}": np.zeros(0) for n in range(len(image.placements) - 1)} | {"output": last[np.newaxis]}
         await driver.write(address(Region.MODEL, 0), memory)
         await driver.write_tensor(image.input, image, x)
         ends.append(await _run_damaged(dut, driver, int(bound), given["patience"]))
@@ -82,8 +82,8 @@ async def damaged_models_end(dut: Any) -> None:
         unchanged.append(same)
         try:
             await load_model(driver, image)
-            await run_image(dut, driver, image, x, expected, per_layer=False, limit=given["patience"],
-                            what=f"after case {case}")
+            await run_images(dut, driver, image, x[np.newaxis], Expectation(
+                outputs=outputs, per_layer=False, limit=given["patience"], what=f"after case {case}"))
             trouble.append("")
         except MismatchError as error:
             trouble.append(str(error))
