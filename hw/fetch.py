@@ -8,9 +8,6 @@ from amaranth.utils import ceil_log2
 
 __all__ = ["FetchSignature", "ModelMemory"]
 
-COLUMNS_FROM = 16384
-"""Words from which on a memory of block RAM is made of columns."""
-
 
 class FetchSignature(wiring.Signature):
     """A requester's view of the model memory.
@@ -41,9 +38,6 @@ class ModelMemory(wiring.Component):
         Words.
     ports : int
         Number of fetch ports; a lower index has priority.
-    kind : str
-        ``weight_memory`` of the configuration. A large memory of block RAM is made of columns a bit wide, so that few
-        blocks share an output; single-port RAM stays whole.
 
     Members
     -------
@@ -56,16 +50,17 @@ class ModelMemory(wiring.Component):
     LATENCY = 3
     """Cycles from a grant to its word."""
 
-    def __init__(self, depth: int, ports: int, *, kind: str = "block") -> None:
+    def __init__(self, depth: int, ports: int) -> None:
         self.depth = depth
         self.ports = ports
-        self.kind = kind
         self.addr_width = ceil_log2(depth)
         members = {f"port{n}": In(FetchSignature(self.addr_width)) for n in range(ports)}
         super().__init__(members | {"w_en": In(1), "w_addr": In(self.addr_width), "w_data": In(16)})
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
+        m.submodules.memory = memory = Memory(shape=16, depth=self.depth, init=[])
+        read, write = memory.read_port(), memory.write_port()
         ports = [getattr(self, f"port{n}") for n in range(self.ports)]
         addr = Signal(self.addr_width)
         data = Signal(16)
@@ -92,15 +87,10 @@ class ModelMemory(wiring.Component):
         for n, port in enumerate(ports):
             m.d.sync += [owner[n].eq(port.gnt), owner_read[n].eq(owner[n]), owner_data[n].eq(owner_read[n])]
             m.d.comb += [port.valid.eq(owner_data[n]), port.data.eq(fetched)]
-        width = 1 if self.kind == "block" and self.depth >= COLUMNS_FROM else 16
-        for low in range(0, 16, width):
-            memory = Memory(shape=width, depth=self.depth, init=[])
-            m.submodules[f"column{low}" if width < 16 else "memory"] = memory
-            read, write = memory.read_port(), memory.write_port()
-            # A large memory is many blocks and a multiplexer: its output wants a register of its own.
-            m.d.sync += fetched[low:low + width].eq(read.data)
-            m.d.comb += [
-                read.addr.eq(addr), read.en.eq(reading & ~writing),
-                write.addr.eq(addr), write.data.eq(data[low:low + width]), write.en.eq(writing),
-            ]
+        # A large memory is many blocks and a multiplexer: its output wants a register of its own.
+        m.d.sync += fetched.eq(read.data)
+        m.d.comb += [
+            read.addr.eq(addr), read.en.eq(reading & ~writing),
+            write.addr.eq(addr), write.data.eq(data), write.en.eq(writing),
+        ]
         return m

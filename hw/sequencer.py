@@ -158,13 +158,13 @@ class Sequencer(wiring.Component):
             with m.Else():
                 m.d.sync += [position_word.eq(0), left.eq(left - 1)]
 
-        # The words of header and descriptor. What is wrong is noted word by word. Lengths enter a queue, whose places
-        # their addresses take over; so does the address of the tail.
+        # The words of header and descriptor. What is wrong is noted word by word. Lengths enter two queues, of parameters
+        # and of codewords. Later they leave them as one queue, whose places their addresses take over. The address of the
+        # tail goes the same way.
         word = mem.data
-        queue = [Signal(width, name=f"length{n}") for n in range(2 * config.streams)]
-        entering = Signal(width)
-        push, push_high = Signal(), Signal()
-        m.d.comb += entering.eq(word)
+        parameters = [Signal(width, name=f"parameters{s}") for s in range(config.streams)]
+        codes = [Signal(width, name=f"codes{s}") for s in range(config.streams)]
+        summing, low, high, of_codes = Signal(), Signal(), Signal(), Signal()
         with m.If(mem.valid & (section == Section.HEADER)):
             with m.Switch(index):
                 with m.Case(HEADER.index("magic")):
@@ -182,9 +182,9 @@ class Sequencer(wiring.Component):
                     with m.If(tail):
                         m.d.sync += self.layer_number.eq(word)
                 with m.Case(HEADER.index("tail_addr_lo")):
-                    m.d.comb += push.eq(tail)
+                    m.d.comb += [low.eq(tail), of_codes.eq(1)]
                 with m.Case(HEADER.index("tail_addr_hi")):
-                    m.d.comb += push_high.eq(tail)
+                    m.d.comb += [high.eq(tail), of_codes.eq(1)]
         wrong = self._wrong(word)
         with m.If(mem.valid & (section == Section.DESCRIPTOR)):
             with m.Switch(index):
@@ -194,16 +194,24 @@ class Sequencer(wiring.Component):
                         if name in wrong:
                             m.d.sync += bad.eq(bad | wrong[name])
                 with m.Default():
-                    is_high = index[0] ^ (DESCRIPTOR_WORDS & 1)
-                    m.d.comb += [push.eq(~is_high), push_high.eq(is_high)]
-        with m.If(push_high):
-            m.d.sync += [queue[-1][16:].eq(word), bad.eq(bad | (word[width - 16:] != 0))]
-        with m.If(push):
-            m.d.sync += [place.eq(behind) for place, behind in zip(queue, [*queue[1:], entering], strict=True)]
+                    half = Signal(2)
+                    m.d.comb += [half.eq(index - DESCRIPTOR_WORDS), Cat(high, of_codes).eq(half), low.eq(~high)]
+        with m.If(high):
+            m.d.sync += bad.eq(bad | (word[width - 16:] != 0))
+        for queue, mine, behind in ((parameters, ~of_codes, codes[0]), (codes, of_codes, addr)):
+            entering, taking = Mux(summing, behind, word), (low & mine) | summing
+            if config.streams == 1:
+                # The parameters' length comes first and can pass through the other queue.
+                mine = Const(queue is codes, 1)
+                entering, taking = entering if queue is codes else behind, low | summing
+            with m.If(taking):
+                m.d.sync += [place.eq(value) for place, value in zip(queue, [*queue[1:], entering], strict=True)]
+            with m.If(high & mine):
+                m.d.sync += queue[-1][16:].eq(word)
         for s in range(config.streams):
             m.d.comb += [
-                getattr(self, f"addr_parameters_{s}").eq(queue[s]),
-                getattr(self, f"addr_codes_{s}").eq(queue[config.streams + s]),
+                getattr(self, f"addr_parameters_{s}").eq(parameters[s]),
+                getattr(self, f"addr_codes_{s}").eq(codes[s]),
                 getattr(self, f"stream_rows_{s}").eq(getattr(shares, f"rows_{s}")),
                 getattr(self, f"stream_base_{s}").eq(getattr(shares, f"base_{s}")),
             ]
@@ -219,8 +227,8 @@ class Sequencer(wiring.Component):
         reason = Signal(Status)
         m.d.comb += reason.eq(Status.WATCHDOG)
         for cause, status in ((self.tap_overrun, Status.TAP_OVERRUN), (self.stream_overrun, Status.STREAM_OVERRUN),
-                              (self.bad_codeword, Status.BAD_CODEWORD), (past, Status.STREAM_OVERRUN),
-                              (bad, bad_status), (aborting, Status.ABORTED)):
+                              (self.bad_codeword, Status.BAD_CODEWORD), (bad, bad_status),
+                              (past, Status.STREAM_OVERRUN), (aborting, Status.ABORTED)):
             with m.If(cause):
                 m.d.comb += reason.eq(status)
         flush, flushed = Signal(), Signal()
@@ -229,7 +237,7 @@ class Sequencer(wiring.Component):
 
         with m.FSM():
             with m.State("Idle"):
-                m.d.sync += [section.eq(Section.HEADER), addr.eq(0), bad.eq(0), Cat(queue).eq(0)]
+                m.d.sync += [section.eq(Section.HEADER), addr.eq(0), bad.eq(0), Cat(parameters, codes).eq(0)]
                 with m.If(self.start):
                     m.d.sync += [
                         self.busy.eq(1), self.done.eq(0), self.status.eq(Status.OK), self.layer_number.eq(0),
@@ -265,8 +273,8 @@ class Sequencer(wiring.Component):
                     m.d.sync += section.eq(section + 1)
                     m.next = "Check"
                 with m.Else():
-                    m.d.comb += [entering.eq(addr), push.eq(1)]
-                    m.d.sync += [operand.eq(queue[0]), left.eq(left - 1)]
+                    m.d.comb += summing.eq(1)
+                    m.d.sync += [operand.eq(parameters[0]), left.eq(left - 1)]
                     m.next = "Add"
             with m.State("Add"):
                 m.next = "Sum"
