@@ -19,8 +19,9 @@ from ..hw.arch.image import (
     DESCRIPTOR_TAG,
     DESCRIPTOR_WORDS,
     HEADER_WORDS,
-    KERNEL_ENTRY_WORDS,
+    LENGTH_WORDS,
     MODEL_MAGIC,
+    POSITION_WORDS,
     WATCHDOG_UNIT,
 )
 from ..sw.compiler.compile import compile_
@@ -122,11 +123,11 @@ def cycle_bound(memory: np.ndarray, config: AcceleratorConfig) -> int:
         bound += DESCRIPTOR_WORDS + OVERHEAD
         if fields["tag_flags"] >> 12 != DESCRIPTOR_TAG:
             return bound
-        height, width = fields["kernel"] >> 8, fields["kernel"] & 0xFF
-        loaded = KERNEL_ENTRY_WORDS * (height + width) + config.max_code_bits + fields["dict_words"]
+        at += DESCRIPTOR_WORDS
+        lengths = [int(memory[(at + n) % depth]) for n in range(LENGTH_WORDS * config.streams)]
+        loaded = (len(lengths) + POSITION_WORDS * fields["positions"] + config.max_code_bits + fields["dict_words"])
         bound += min(loaded, total) + (fields["watchdog"] + 1) * WATCHDOG_UNIT
-        at += DESCRIPTOR_WORDS + loaded + sum(
-            fields[f"{name}_words_lo"] | fields[f"{name}_words_hi"] << 16 for name in ("param", "a", "b"))
+        at += loaded + sum(low | high << 16 for low, high in zip(lengths[::2], lengths[1::2], strict=True))
         if at > total:
             return bound
     return bound

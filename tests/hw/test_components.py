@@ -15,16 +15,17 @@ from shiftwright.sim.components import COMPONENTS, check_component
 SMALL = {"weight_depth": 1024, "act_depth": 256}
 
 CONFIGS = {
-    "3x2": AcceleratorConfig(lanes_y=3, lanes_x=2, **SMALL),
-    "2x3, truncating": AcceleratorConfig(lanes_y=2, lanes_x=3, guard_bits=0, max_code_bits=8, dict_depth=256,
-                                         act_bits=5, **SMALL),
-    "1x1": AcceleratorConfig(lanes_y=1, lanes_x=1, **SMALL),
-    "3x5": AcceleratorConfig(lanes_y=3, lanes_x=5, guard_bits=3, max_code_bits=15, **SMALL),
+    "4x2": AcceleratorConfig(lanes_y=4, lanes_x=2, row_depth=64, **SMALL),
+    "2x4, truncating": AcceleratorConfig(lanes_y=2, lanes_x=4, streams=2, interleave=2, guard_bits=0, max_code_bits=8,
+                                         dict_depth=256, act_bits=5, **SMALL),
+    "1x1": AcceleratorConfig(lanes_y=1, lanes_x=1, interleave=1, shadow_chain=True, counters=False, **SMALL),
+    "2x8": AcceleratorConfig(lanes_y=2, lanes_x=8, streams=3, guard_bits=3, max_code_bits=15, **SMALL),
     "8x8": AcceleratorConfig(lanes_y=8, lanes_x=8, acc_width=32, max_shift=15, **SMALL),
-    "1x8": AcceleratorConfig(lanes_y=1, lanes_x=8, acc_width=16, max_shift=0, kernel_max=5, **SMALL),
-    "4x4, deep": AcceleratorConfig(act_depth=4096, weight_depth=1 << 16, max_code_bits=4, act_bits=2, map_bits=12),
+    "1x8": AcceleratorConfig(lanes_y=1, lanes_x=8, shadow_chain=True, acc_width=16, max_shift=0, positions=16, **SMALL),
+    "4x4, deep": AcceleratorConfig(act_depth=4096, weight_depth=1 << 16, max_code_bits=4, act_bits=2, map_bits=12,
+                                   streams=4),
 }
-QUICK = ("2x3, truncating", "icarus"), ("3x2", "verilator")
+QUICK = ("2x4, truncating", "icarus"), ("4x2", "verilator")
 OTHERS = [pair for simulator in ("verilator", "icarus") for pair in ((name, simulator) for name in CONFIGS)
           if pair not in QUICK]
 
@@ -53,4 +54,4 @@ def test_component_in_other_configurations(component: str, config: str, simulato
 
 def test_an_unknown_component_is_an_error() -> None:
     with pytest.raises(ToolError, match="a component bench must be one of memory, .*, not 'multiplier'"):
-        check_component("multiplier", CONFIGS["3x2"])
+        check_component("multiplier", CONFIGS["4x2"])

@@ -16,7 +16,16 @@ from tests.networks import Arithmetic, arithmetic_of, conv, linear, pool, random
 
 IMAGES = 2
 
-LANES = ((1, 1), (1, 8), (2, 2), (3, 5), (4, 4), (5, 2), (8, 1), (8, 8))
+SHAPES: dict[str, dict[str, object]] = {
+    "1x1": {"lanes_y": 1, "lanes_x": 1, "interleave": 1, "shadow_chain": True},
+    "1x8": {"lanes_y": 1, "lanes_x": 8},
+    "2x2x3": {"lanes_y": 2, "lanes_x": 2, "streams": 3, "interleave": 2},
+    "4x4": {},
+    "4x2x2": {"lanes_y": 4, "lanes_x": 2, "streams": 2, "interleave": 1},
+    "8x1": {"lanes_y": 8, "lanes_x": 1, "shadow_chain": True},
+    "8x8": {"lanes_y": 8, "lanes_x": 8},
+    "4x4x4": {"streams": 4},
+}
 ARITHMETICS: dict[str, dict[str, int]] = {
     "literal truncation": {"guard_bits": 0},
     "three guard bits": {"guard_bits": 3},
@@ -26,11 +35,12 @@ ARITHMETICS: dict[str, dict[str, int]] = {
     "32-bit accumulators, shifts to 15": {"acc_width": 32, "max_shift": 15},
     "codewords to 8 bits": {"max_code_bits": 8},
     "codewords to 15 bits": {"max_code_bits": 15},
-    "no continuations": {"dict_depth": 256},
+    "256 operations": {"dict_depth": 256},
     "no shifts": {"max_shift": 0},
-    "kernels to 5": {"kernel_max": 5, "map_bits": 5},
+    "25 positions": {"positions": 25, "map_bits": 5},
 }
-ICARUS = {"2x2": {"lanes_y": 2, "lanes_x": 2}, "3x2, truncating": {"lanes_y": 3, "lanes_x": 2, "guard_bits": 0}}
+ICARUS: dict[str, dict[str, int]] = {
+    "2x2": {"lanes_y": 2, "lanes_x": 2}, "4x2x2, truncating": {"lanes_x": 2, "streams": 2, "guard_bits": 0}}
 
 needs_icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog (iverilog) is not installed")
 
@@ -79,17 +89,17 @@ def chosen_cases(config: AcceleratorConfig, seed: int) -> list[RegressionCase]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lanes", [(2, 2), (3, 2)], ids=lambda lanes: f"{lanes[0]}x{lanes[1]}")
-def test_networks_are_bit_exact(lanes: tuple[int, int], seed: int) -> None:
+@pytest.mark.parametrize("shape", [(2, 2, 1), (4, 2, 2)], ids=lambda shape: "x".join(map(str, shape)))
+def test_networks_are_bit_exact(shape: tuple[int, int, int], seed: int) -> None:
     # Configurations that other tests build too: builds are what takes time.
-    config = AcceleratorConfig(lanes_y=lanes[0], lanes_x=lanes[1], weight_depth=2048 if lanes == (2, 2) else 1024,
-                               act_depth=512)
+    config = AcceleratorConfig(lanes_y=shape[0], lanes_x=shape[1], streams=shape[2],
+                               weight_depth=2048 if shape == (2, 2, 1) else 4096, act_depth=512)
     cases = chosen_cases(config, seed) + random_cases(config, seed, 6)
     result = regression(config, cases, seed=seed)
     assert result.networks == len(cases) and result.images == IMAGES * len(cases)
-    # Even images are compared layer by layer, odd ones by the last layer.
+    # Even images are compared layer by layer, odd ones by the last layer, and all again as a batch.
     outputs = [[int(np.prod(layer.target.shape)) for layer in case.network.layers] for case in cases]
-    assert result.values == sum(sum(sizes) + sizes[-1] for sizes in outputs)
+    assert result.values == sum((1 + IMAGES) * sum(sizes) + sizes[-1] for sizes in outputs)
 
 
 @pytest.mark.slow
@@ -100,17 +110,17 @@ def test_a_tiny_network_on_icarus(seed: int) -> None:
 
 
 @pytest.mark.regress
-@pytest.mark.parametrize("lanes", LANES, ids=lambda lanes: f"{lanes[0]}x{lanes[1]}")
-def test_all_lanes(lanes: tuple[int, int], seed: int) -> None:
-    config = AcceleratorConfig(lanes_y=lanes[0], lanes_x=lanes[1], act_depth=4096)
-    cases = chosen_cases(config, seed) + random_cases(config, seed + 100 * (8 * lanes[0] + lanes[1]), 24, size=16)
+@pytest.mark.parametrize("name", SHAPES)
+def test_all_shapes(name: str, seed: int) -> None:
+    config = AcceleratorConfig(act_depth=4096, **SHAPES[name])
+    cases = chosen_cases(config, seed) + random_cases(config, seed + 100 * list(SHAPES).index(name), 24, size=16)
     assert regression(config, cases, seed=seed).networks == 30
 
 
 @pytest.mark.regress
 @pytest.mark.parametrize("name", ARITHMETICS)
 def test_all_arithmetics(name: str, seed: int) -> None:
-    config = AcceleratorConfig(lanes_y=2, lanes_x=3, act_depth=4096, **ARITHMETICS[name])
+    config = AcceleratorConfig(lanes_y=2, lanes_x=4, act_depth=4096, **ARITHMETICS[name])
     first = seed + 10_000 + 100 * list(ARITHMETICS).index(name)
     assert regression(config, random_cases(config, first, 24), seed=seed).networks == 24
 
