@@ -190,23 +190,26 @@ def _random_residuals(rng: np.random.Generator, source: TensorSpec, out: Pair, c
     return tuple(found)
 
 
-def _runs(layer: Layer, config: AcceleratorConfig) -> bool:
-    """Whether no accumulator can overflow and the kernel and residuals have few enough positions."""
-    size = layer.source.channels // layer.groups
-    positions = layer.kernel[0] * layer.kernel[1] + sum(-(-r.source.channels // size) for r in layer.residuals)
-    if layer.indices is None:
-        return positions <= config.positions
+def _fits(layer: Layer, config: AcceleratorConfig) -> bool:
+    """Whether no accumulator of a convolution can overflow, whatever the activations."""
+    assert layer.indices is not None
     terms = np.array([sum(2.0**max(0, t.shift - config.truncate) for t in entry) for entry in layer.codebook])
     worst = terms[layer.indices].reshape(len(layer.indices), -1).sum(axis=1) * max(map(abs, layer.source.range))
     worst += sum(2.0**max(0, t.shift - config.truncate) * max(map(abs, r.source.range))
                  for r in layer.residuals for t in r.terms)
-    return positions <= config.positions and bool((worst + abs(layer.bias) < 1 << config.acc_width - 1).all())
+    return bool((worst + abs(layer.bias) < 1 << config.acc_width - 1).all())
+
+
+def _positions(layer: Layer) -> int:
+    """Positions of the kernel and of residuals."""
+    size = layer.source.channels // layer.groups
+    return layer.kernel[0] * layer.kernel[1] + sum(-(-r.source.channels // size) for r in layer.residuals)
 
 
 def _random_conv(rng: np.random.Generator, source: TensorSpec, name: str, config: AcceleratorConfig,
                  tensors: list[TensorSpec], geometry: _Geometry, **options: object) -> Layer:
     """A convolution, sometimes grouped or depthwise, sometimes with residuals."""
-    arithmetic, terms = arithmetic_of(config), int(rng.integers(1, 5))
+    arithmetic, terms, zeros = arithmetic_of(config), int(rng.integers(1, 5)), float(rng.random()) * 0.9
     groups = [n for n in range(1, source.channels + 1) if source.channels % n == 0]
     while True:
         group = int(rng.choice([1, 1, *groups, groups[-1]]))
@@ -215,13 +218,13 @@ def _random_conv(rng: np.random.Generator, source: TensorSpec, name: str, config
                      if rng.random() < 0.3 else ())
         layer = conv(rng, source, name, **{  # type: ignore[arg-type]
             "channels": channels, "groups": group, **vars(geometry), "arithmetic": arithmetic, "terms": terms,
-            "entries": int(rng.integers(2, 24)), "zeros": float(rng.random()) * 0.9, "residuals": residuals,
+            "entries": int(rng.integers(2, 24)), "zeros": zeros, "residuals": residuals,
             "bits": int(rng.integers(2, config.act_bits + 1)), "signed": bool(rng.integers(2)),
             "scale_terms": int(rng.integers(1, 5)), "per_channel": bool(rng.integers(2)),
             "bias": float(rng.choice([0.0, 0.2, 1.0])), **options})
-        if _runs(layer, config):
+        if _positions(layer) <= config.positions and _fits(layer, config):
             return layer
-        terms = max(1, terms - 1)
+        terms, zeros = max(1, terms - 1), (1 + zeros) / 2
 
 
 def _random_pool(rng: np.random.Generator, source: TensorSpec, name: str, geometry: _Geometry) -> Layer:
@@ -233,6 +236,18 @@ def _random_pool(rng: np.random.Generator, source: TensorSpec, name: str, geomet
     elif rng.random() < 0.2:  # global
         geometry = _Geometry((source.height, source.width), (1, 1), (0, 0, 0, 0), (1, 1))
     return pool(rng, source, name, op=op, **vars(geometry))
+
+
+def _random_linear(rng: np.random.Generator, source: TensorSpec, name: str, config: AcceleratorConfig,
+                   raw: bool) -> Layer:
+    zeros = 0.3
+    while True:
+        layer = linear(rng, source, name, features=int(rng.integers(2, 12)), arithmetic=arithmetic_of(config),
+                       entries=int(rng.integers(2, 17)), terms=int(rng.integers(1, 3)), bits=config.act_bits,
+                       signed=True, raw=raw, zeros=zeros)
+        if _fits(layer, config):
+            return layer
+        zeros = (1 + zeros) / 2
 
 
 def random_network(seed: int, config: AcceleratorConfig | None = None, *, layers: int = 3, size: int = 12,
@@ -283,10 +298,8 @@ def random_network(seed: int, config: AcceleratorConfig | None = None, *, layers
         dense = 1 + int(rng.random() < 0.4)
         for number in range(dense):
             last_one = number == dense - 1
-            chain.append(linear(
-                rng, tensors[-1], f"fc{number}", features=int(rng.integers(2, 12)), arithmetic=arithmetic, zeros=0.5,
-                entries=int(rng.integers(2, 17)), terms=int(rng.integers(1, 3)), bits=config.act_bits, signed=True,
-                raw=last_one and (bool(rng.integers(2)) if raw is None else raw)))
+            chain.append(_random_linear(rng, tensors[-1], f"fc{number}", config,
+                                        last_one and (bool(rng.integers(2)) if raw is None else raw)))
             tensors.append(chain[-1].target)
     return QuantizedNetwork(input=source, layers=tuple(chain), concats=tuple(concats), max_shift=arithmetic.max_shift,
                             guard_bits=arithmetic.guard_bits, acc_bits=arithmetic.acc_bits,
