@@ -7,10 +7,11 @@ then brings each pixel to its lane. So a bank row has two addresses to choose fr
     cycle 1  the address of each bank row: the tap's, or one bank row further
     cycle 2  the same, one bank column further
     cycle 3  each bank reads at one of its row's two
-    cycle 4  rotate rows, reset lane rows outside the input
-    cycle 5  rotate columns, reset lane columns outside the input
+    cycle 4  rotate rows by half of them or not: a RAM is slow, so little follows it
+    cycle 5  rotate rows by less, reset lane rows outside the input
+    cycle 6  rotate columns, reset lane columns outside the input
 
-A reset costs no logic, unlike a multiplexer that pads. So nothing else may be reset in those registers.
+A reset costs no logic, unlike a multiplexer that pads. So nothing else may reset those registers.
 """
 
 from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, Value
@@ -25,18 +26,9 @@ from .arch.image import RESIDUE_BITS
 __all__ = ["ActivationMemory"]
 
 
-def _rotate(items: list[Value], amount: Value) -> list[Value]:
-    """``items`` rotated left by ``amount``.
-
-    A tree of two-way multiplexers: from it synthesis makes four ways of two tables, from an indexed array of three.
-    """
-    rotated = []
-    for n in range(len(items)):
-        ways = items[n:] + items[:n]
-        for bit in amount:
-            ways = [Mux(bit, high, low) for low, high in zip(ways[::2], ways[1::2], strict=True)]
-        rotated += ways
-    return rotated
+def _rotate(items: list[Value], distance: int, turn: Value) -> list[Value]:
+    """``items`` rotated left by ``distance`` when ``turn`` is high."""
+    return [Mux(turn, further, item) for item, further in zip(items, items[distance:] + items[:distance], strict=True)]
 
 
 class ActivationMemory(wiring.Component):
@@ -65,9 +57,9 @@ class ActivationMemory(wiring.Component):
         Write one activation; ``w_bank`` is the bank's number, row-major.
     """
 
-    LATENCY = 5
+    LATENCY = 6
     """Cycles from an address to its window."""
-    OUTSIDE_Y_DELAY, OUTSIDE_X_DELAY = 3, 4
+    OUTSIDE_Y_DELAY, OUTSIDE_X_DELAY = 4, 5
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
@@ -126,27 +118,33 @@ class ActivationMemory(wiring.Component):
                 ]
                 outputs.append(read.data)
 
-        # 4, 5: rotations.
-        turn_y = delayed(self.residue_y[:log_y], 3, "turn_y")
-        turn_x = delayed(residue_x, 3, "turn_x")
-        turned = [Signal(bits, name=f"turned{n}", reset_less=True) for n in range(lanes_y * lanes_x)]
+        # 4 to 6: rotations.
+        turn_y = [delayed(self.residue_y[n], 3 if n == log_y - 1 else 4, f"turn_y{n}_") for n in range(log_y)]
+        turn_x = delayed(residue_x, 4, "turn_x")
+        turned, rows, values = ([Signal(bits, name=f"{name}{n}", reset_less=True) for n in range(lanes_y * lanes_x)]
+                                for name in ("turned", "row_turned", "low"))
         for q in range(lanes_x):
-            for r, value in enumerate(_rotate(outputs[q::lanes_x], turn_y)):
+            column: list[Value] = outputs[q::lanes_x]
+            if log_y:
+                column = _rotate(column, lanes_y // 2, turn_y[-1])
+            m.d.sync += [register.eq(value) for register, value in zip(turned[q::lanes_x], column, strict=True)]
+            column = list(turned[q::lanes_x])
+            for n in range(log_y - 1):
+                column = _rotate(column, 1 << n, turn_y[n])
+            for r, value in enumerate(column):
+                m.d.sync += rows[r * lanes_x + q].eq(Cat(value[:-1], value[-1] ^ self.invert))
                 with m.If(self.outside_y[r]):
-                    m.d.sync += turned[r * lanes_x + q].eq(0)
-                with m.Else():
-                    m.d.sync += turned[r * lanes_x + q].eq(Cat(value[:-1], value[-1] ^ self.invert))
+                    m.d.sync += rows[r * lanes_x + q].eq(0)
         for r in range(lanes_y):
-            for q, value in enumerate(_rotate(turned[r * lanes_x:(r + 1) * lanes_x], turn_x)):
-                low = Signal(bits, name=f"low{r}_{q}", reset_less=True)
-                sign = Signal(name=f"sign{r}_{q}", reset_less=True)
+            row_values: list[Value] = list(rows[r * lanes_x:(r + 1) * lanes_x])
+            for n in range(log_x):
+                row_values = _rotate(row_values, 1 << n, turn_x[n])
+            for q, value in enumerate(row_values):
+                low, sign = values[r * lanes_x + q], Signal(name=f"sign{r * lanes_x + q}", reset_less=True)
                 m.d.comb += self.x[r * lanes_x + q].eq(Cat(low, sign))
+                m.d.sync += [low.eq(value), sign.eq(value[-1])]
                 with m.If(self.outside_x[q]):
                     m.d.sync += low.eq(0)
-                with m.Else():
-                    m.d.sync += low.eq(value)
                 with m.If(self.outside_x[q] | ~self.extend):
                     m.d.sync += sign.eq(0)
-                with m.Else():
-                    m.d.sync += sign.eq(value[-1])
         return m

@@ -45,7 +45,7 @@ class TapGenerator(wiring.Component):
         Begin a layer; no operation may be under way.
     layer : In(LayerLayout)
     stream_base : In
-        Where this stream's first row begins: ``in_base + s * stream_step``. Taken at ``start``.
+        Where this stream's first row begins: ``in_base + s * stream_step``. Taken in the cycle after ``start``.
     load_begin, load_positions, load : In
         The position table's words, in image order; ``load_begin`` comes before the first.
     op, op_valid, op_last_x, op_last : In

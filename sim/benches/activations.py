@@ -6,97 +6,108 @@ from typing import Any
 import cocotb
 
 from ...hw.activations import ActivationMemory
-from .agents import Bench, signed
+from .agents import Bench
+
+READ = 2
+"""Cycles from an address to the banks' reading it."""
 
 
 @dataclasses.dataclass
 class Read:
     """One window read."""
 
-    addresses: dict[tuple[int, int], int]
+    addr: int
+    addr_y: int
     residue: tuple[int, int]
-    mask_y: int
-    mask_x: int
+    outside_y: int
+    outside_x: int
 
 
 class Windows:
     """Reads a random window in every cycle while random activations are written."""
 
-    def __init__(self, bench: Bench, banks: list[list[int]]) -> None:
+    def __init__(self, bench: Bench, banks: list[list[int]], *, col_step: int, extend: int, invert: int) -> None:
         self.bench, self.banks = bench, banks
-        self.x_signed = self.fill = 0
+        self.col_step, self.extend, self.invert = col_step, extend, invert
         self.residues: list[tuple[int, int]] = []
         self.checked = 0
+        self._mask = len(banks[0]) - 1
         self._write: tuple[int, int, int] | None = None
-        self._pipe: list[tuple[list[int], int] | None] = [None] * ActivationMemory.LATENCY
-        self._read: Read | None = None
+        # The read so many cycles ago, and the banks' contents at the time that it took.
+        self._ago: list[Read | None] = [None] * (ActivationMemory.LATENCY + 1)
+        self._taken: list[list[int] | None] = [None] * (ActivationMemory.LATENCY + 1)
         bench.agents.append(self)
+
+    def _addresses(self, read: Read) -> list[int]:
+        """What each bank reads."""
+        config = self.bench.config
+        return [(read.addr_y if read.residue[0] > r else read.addr) + (self.col_step if read.residue[1] > q else 0)
+                & self._mask for r in range(config.lanes_y) for q in range(config.lanes_x)]
 
     def drive(self) -> None:
         bench, config, rng = self.bench, self.bench.config, self.bench.rng
         # All residues in turn.
         random_residue = (rng.randrange(config.lanes_y), rng.randrange(config.lanes_x))
-        residue = self.residues.pop() if self.residues else random_residue
-        places = {(0, 0): "addr", (0, 1): "addr_x", (1, 0): "addr_y", (1, 1): "addr_xy"}
-        addresses = {place: rng.randrange(config.act_depth) for place in places}
-        masks = [(1 << size) - 1 if rng.random() < 0.4 else rng.getrandbits(size)
-                 for size in (config.lanes_y, config.lanes_x)]
-        self._read = Read(addresses, residue, *masks)
-        bench.ports.put(residue_y=residue[0], residue_x=residue[1], mask_y=masks[0], mask_x=masks[1],
-                        **{name: addresses[place] for place, name in places.items()})
-        # An address that is read now is not written: which of the two comes first is not specified.
-        addr = rng.randrange(config.act_depth)
+        masks = [0 if rng.random() < 0.4 else rng.getrandbits(size) for size in (config.lanes_y, config.lanes_x)]
+        read = Read(rng.getrandbits(self._mask.bit_length()), rng.getrandbits(self._mask.bit_length()),
+                    self.residues.pop() if self.residues else random_residue, *masks)
+        self._ago = [read, *self._ago[:-1]]
+        late_y, late_x = self._ago[ActivationMemory.OUTSIDE_Y_DELAY], self._ago[ActivationMemory.OUTSIDE_X_DELAY]
+        bench.ports.put(addr=read.addr, addr_y=read.addr_y, residue_y=read.residue[0], residue_x=read.residue[1],
+                        outside_y=late_y.outside_y if late_y else 0, outside_x=late_x.outside_x if late_x else 0)
+        # An address that some bank reads in this cycle is not written: what it gets is not specified.
+        reading = self._ago[READ]
+        addr = rng.getrandbits(self._mask.bit_length())
         self._write = None
-        if addr not in addresses.values() and rng.random() < 0.5:
+        if rng.random() < 0.5 and (reading is None or addr not in self._addresses(reading)):
             self._write = rng.randrange(config.lanes), addr, rng.getrandbits(config.act_bits)
-        bank, addr, value = self._write or (0, 0, 0)
-        bench.ports.put(w_en=int(self._write is not None), w_bank=1 << bank, w_addr=addr, w_data=value)
+        bank, addr, value = self._write or (rng.randrange(config.lanes), addr, rng.getrandbits(config.act_bits))
+        bench.ports.put(w_en=int(self._write is not None), w_bank=bank, w_addr=addr, w_data=value)
 
     def sample(self) -> None:
-        config, ports, read = self.bench.config, self.bench.ports, self._read
-        assert read is not None
-        bits, least = config.act_bits, -(1 << config.act_bits)
-        lanes, raw = [], 0
-        for i in range(config.lanes_y):
-            for j in range(config.lanes_x):
-                row, column = (read.residue[0] + i) % config.lanes_y, (read.residue[1] + j) % config.lanes_x
-                further = int(row < read.residue[0]), int(column < read.residue[1])
-                value = self.banks[row * config.lanes_x + column][read.addresses[further]]
-                raw = value if i == j == 0 else raw
-                inside = read.mask_y >> i & read.mask_x >> j & 1
-                lanes.append((signed(value, bits) if self.x_signed else value) if inside else least if self.fill else 0)
-        self._pipe.append((lanes, raw))
-        expected = self._pipe.pop(0)
-        if expected is not None:
-            word = ports.get("x")
-            found = [signed(word >> n * (bits + 1), bits + 1) for n in range(config.lanes)]
-            assert found == expected[0], f"lanes are {found}, expected {expected[0]}"
-            assert ports.get("raw") == expected[1], "raw"
+        reading = self._ago[READ]
+        taken = [bank[addr] for bank, addr in zip(self.banks, self._addresses(reading), strict=True)] if reading else None
+        self._taken = [taken, *self._taken[:-1]]
+        read, values = self._ago[-1], self._taken[ActivationMemory.LATENCY - READ]
+        if read is not None and values is not None:
+            self._check(read, values)
             self.checked += 1
         if self._write is not None:
             bank, addr, value = self._write
             self.banks[bank][addr] = value
 
+    def _check(self, read: Read, values: list[int]) -> None:
+        config = self.bench.config
+        word, bits, lanes_x = self.bench.ports.get("x"), config.act_bits, config.lanes_x
+        for i in range(config.lanes_y):
+            for j in range(lanes_x):
+                row, column = (read.residue[0] + i) % config.lanes_y, (read.residue[1] + j) % lanes_x
+                value = values[row * lanes_x + column] ^ self.invert << bits - 1
+                wanted = value | (value >> bits - 1 & self.extend) << bits
+                if (read.outside_y >> i | read.outside_x >> j) & 1:
+                    wanted = 0
+                found = word >> (i * lanes_x + j) * (bits + 1) & (2 << bits) - 1
+                assert found == wanted, f"lane {i, j} is {found:x}, expected {wanted:x}, of {read}"
+
 
 @cocotb.test()
 async def windows_reach_their_lanes(dut: Any) -> None:
-    """All residues, random masks, both signednesses and paddings, with writes going on."""
+    """All residues, random masks, every treatment of the highest bit, with writes going on."""
     bench = await Bench.open(dut, "activations")
-    config = bench.config
-    banks = [[bench.rng.getrandbits(config.act_bits) for _ in range(config.act_depth)] for _ in range(config.lanes)]
+    config, depth = bench.config, 1 << (bench.config.act_depth - 1).bit_length()
+    banks = [[bench.rng.getrandbits(config.act_bits) for _ in range(depth)] for _ in range(config.lanes)]
     for bank, values in enumerate(banks):
-        bench.ports.put(w_en=1, w_bank=1 << bank)
+        bench.ports.put(w_en=1, w_bank=bank)
         for addr, value in enumerate(values):
             bench.ports.put(w_addr=addr, w_data=value)
             await bench.step()
-    for x_signed in (0, 1):
-        for fill in (0, 1):
-            # These two are constant while a layer runs.
-            bench.ports.put(w_en=0, x_signed=x_signed, fill=fill)
-            await bench.step(ActivationMemory.LATENCY)
-            windows = Windows(bench, banks)
-            windows.x_signed, windows.fill = x_signed, fill
-            windows.residues = [(y, x) for y in range(config.lanes_y) for x in range(config.lanes_x)]
-            await bench.step(100 * bench.rounds)
-            assert windows.checked >= 90 * bench.rounds
-            bench.agents.remove(windows)
+    for extend, invert in ((0, 0), (1, 0), (0, 1)):
+        # Constant while a layer runs.
+        col_step = bench.rng.randrange(1, depth)
+        bench.ports.put(w_en=0, col_step=col_step, extend=extend, invert=invert)
+        await bench.step(ActivationMemory.LATENCY)
+        windows = Windows(bench, banks, col_step=col_step, extend=extend, invert=invert)
+        windows.residues = [(y, x) for y in range(config.lanes_y) for x in range(config.lanes_x)]
+        await bench.step(100 * bench.rounds)
+        assert windows.checked >= 90 * bench.rounds
+        bench.agents.remove(windows)
