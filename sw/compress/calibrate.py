@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor
 
+from ...hw.arch.errors import ModelError
 from .bqnet import BQNet
-from .fakequant import ConvLayer, FakeQuantized
+from .fakequant import FakeQuantized, PoolLayer, QuantizedLayer
 from .quantizers import ActivationQuantizer
 
 __all__ = ["calibrate", "choose_exponent"]
@@ -58,7 +59,9 @@ def _cover(largest: float, limit: int) -> int:
 
 @torch.no_grad()
 def calibrate(network: FakeQuantized, images: Tensor, recipe: BQNet) -> None:
-    """Choose all activation scales of a network in order, each layer seeing the quantized output of the one before.
+    """Choose all activation scales of a network in order, each layer seeing the quantized outputs of those before.
+
+    Layers whose outputs are joined get one scale, chosen on the values of all of them, and the others then see it.
 
     Parameters
     ----------
@@ -69,15 +72,39 @@ def calibrate(network: FakeQuantized, images: Tensor, recipe: BQNet) -> None:
     recipe : BQNet
         Its ``calibration`` and ``percentile``.
     """
-    x = network.input(images).reshape(-1, *network.input_shape)
-    source = network.input
-    for layer in network.chain:
-        x = network.reshape(layer, x)
-        if isinstance(layer, ConvLayer):
-            layer.in_exponent = source.exponent
-            if not layer.raw:
-                least = layer.acc_exponent + int(layer.channel_exponents.max())
-                layer.output.exponent = choose_exponent(layer.accumulate(x), layer.output, recipe.calibration,
-                                                        recipe.percentile, least)
-        x = layer(x)
-        source = layer.output
+    groups = network.alike
+    group_of = {layer: number for number, group in enumerate(groups) for layer in group}
+    samples: list[list[Tensor]] = [[] for _ in groups]
+    least = [-math.inf for _ in groups]
+    settled = False
+
+    def visit(layer: QuantizedLayer, inputs: list[Tensor]) -> None:
+        if isinstance(layer, PoolLayer) or layer.raw:
+            return
+        number = group_of.get(layer)
+        if number is not None:
+            least[number] = max(least[number], layer.least_exponent)
+            if settled:
+                return
+        values = layer.accumulate(*inputs)
+        layer.output.exponent = choose_exponent(values, layer.output, recipe.calibration, recipe.percentile,
+                                                layer.least_exponent)
+        if number is not None:
+            samples[number].append(values.clamp(layer.output.low, layer.output.high).flatten())
+
+    network.run(images, visit)
+    if not groups:
+        return
+    settled = True
+    for group, values, bound in zip(groups, samples, least, strict=True):
+        wide = ActivationQuantizer(recipe.act_bits, group[0].output.signed)
+        exponent = choose_exponent(torch.cat(values), wide, recipe.calibration, recipe.percentile, int(bound))
+        for layer in group:
+            layer.output.exponent = exponent
+    while True:  # other scales before a layer may raise its lower bound
+        network.run(images, visit)
+        if all(group[0].output.exponent >= bound for group, bound in zip(groups, least, strict=True)):
+            return
+        for group, bound in zip(groups, least, strict=True):
+            for layer in group:
+                layer.output.exponent = max(layer.output.exponent, int(bound))

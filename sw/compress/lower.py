@@ -1,16 +1,18 @@
 """From the trained network to integers."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import torch
 
 from ...hw.arch.errors import OverflowProofError
-from ..frontend.graph import Graph
-from ..network import Layer, QuantizedNetwork, TensorSpec, Term
+from ..frontend.graph import INPUT, FloatConcat, Graph
+from ..network import Concat, Layer, QuantizedNetwork, Residual, TensorSpec, Term
 from .bqnet import BQNet
-from .fakequant import ConvLayer, FakeQuantized, PoolLayer
+from .fakequant import AffineLayer, ConvLayer, FakeQuantized, PoolLayer, QuantizedLayer
 from .quantizers import ActivationQuantizer, round_half_up
+from .scales import power_terms
 
 __all__ = ["lower"]
 
@@ -38,17 +40,24 @@ def lower(network: FakeQuantized, graph: Graph, recipe: BQNet, metadata: dict[st
     OverflowProofError
         If an accumulator could leave ``acc_bits``.
     """
-    names = {layer.name for layer in graph.layers}
-    first = source = _spec("input" if "input" not in names else "input@0", graph.input_shape, network.input)
-    layers = []
-    for module in network.chain:
-        if isinstance(module, ConvLayer):
-            module.in_exponent = source.exponent
-        layer = _conv(module, source, recipe) if isinstance(module, ConvLayer) else _pool(module, source)
-        layers.append(layer)
-        source = layer.target
-    return QuantizedNetwork(input=first, layers=tuple(layers), max_shift=recipe.max_shift, guard_bits=recipe.guard,
-                            acc_bits=recipe.acc_bits, parameters=graph.parameters, metadata=metadata)
+    names = {step.name for step in graph.steps}
+    tensors = {INPUT: _spec("input" if "input" not in names else "input@0", graph.input_shape, network.input)}
+    layers, concats = [], []
+    modules = {module.layer.name: module for module in network.chain}
+    for step in graph.steps:
+        if isinstance(step, FloatConcat):
+            parts = tuple(tensors[part] for part in step.parts)
+            target = dataclasses.replace(parts[0], name=step.name, channels=sum(part.channels for part in parts))
+            concats.append(Concat(target=target, parts=parts))
+        else:
+            layer = _layer(modules[step.name], [tensors[source] for source in step.sources], recipe)
+            _prove(layer, recipe)
+            layers.append(layer)
+            target = layer.target
+        tensors[step.name] = target
+    return QuantizedNetwork(input=tensors[INPUT], layers=tuple(layers), concats=tuple(concats),
+                            max_shift=recipe.max_shift, guard_bits=recipe.guard, acc_bits=recipe.acc_bits,
+                            parameters=graph.parameters, metadata=metadata)
 
 
 def _spec(name: str, shape: tuple[int, int, int], quantizer: ActivationQuantizer) -> TensorSpec:
@@ -56,16 +65,32 @@ def _spec(name: str, shape: tuple[int, int, int], quantizer: ActivationQuantizer
                       signed=quantizer.signed, exponent=quantizer.exponent)
 
 
-def _geometry(module: ConvLayer | PoolLayer) -> dict[str, Any]:
-    layer = module.layer
-    return {"name": layer.name, "op": layer.op, "kernel": layer.kernel, "stride": layer.stride,
-            "padding": layer.padding, "dilation": layer.dilation}
+def _layer(module: QuantizedLayer, sources: list[TensorSpec], recipe: BQNet) -> Layer:
+    layer, source = module.layer, sources[0]
+    geometry: dict[str, Any] = {"name": layer.name, "op": layer.op, "source": source, "kernel": layer.kernel,
+                                "stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation,
+                                "groups": layer.groups}
+    if isinstance(module, PoolLayer):
+        module.output.exponent = source.exponent
+        rows, (qmin, qmax) = layer.out_shape[0], module.output.range
+        return Layer(**geometry, target=_spec(layer.name, layer.out_shape, module.output),
+                     bias=np.zeros(rows, np.int64), scale=(module.terms,) * rows,
+                     shift=np.full(rows, module.shift, np.int64), qmin=qmin, qmax=qmax)
+    module.in_exponent, *exponents = (tensor.exponent for tensor in sources)
+    module.residual_exponents = tuple(exponents)
+    numbers = _conv(module) if isinstance(module, ConvLayer) else _affine(module, recipe)
+    truncate = recipe.max_shift - recipe.guard
+    residuals = tuple(
+        Residual(source=tensor, stride=joined.stride, channel_offset=joined.channel_offset, terms=power_terms(
+            module.residual_power(module.acc_exponent, tensor.exponent, tensor.name) + truncate, recipe.max_shift))
+        for tensor, joined in zip(sources[1:], layer.residuals, strict=True))
+    return Layer(**geometry, **numbers, residuals=residuals, raw=module.raw)
 
 
-def _conv(module: ConvLayer, source: TensorSpec, recipe: BQNet) -> Layer:
+def _conv(module: ConvLayer) -> dict[str, Any]:
+    """The fields of a convolution that hold numbers."""
     layer, rows = module.layer, module.layer.out_shape[0]
-    weight = module.master_weight
-    signs, levels = (codes.numpy() for codes in module.weight_quantizer.codes(weight))
+    signs, levels = (codes.numpy() for codes in module.codes())
     indices, codebook = _codebook(signs, levels, module.base_shift)
     master_bias = module.parametrizations["bias"].original  # type: ignore[index, union-attr]
     bias = round_half_up(master_bias.double(), module.acc_exponent).long().numpy()
@@ -77,10 +102,8 @@ def _conv(module: ConvLayer, source: TensorSpec, recipe: BQNet) -> Layer:
         target = _spec(layer.name, layer.out_shape, module.output)
         channel_exponents = module.channel_exponents.long().numpy()
         shift, (qmin, qmax) = target.exponent - module.acc_exponent - channel_exponents, module.output.range
-    result = Layer(source=source, target=target, indices=indices, codebook=codebook, bias=bias, scale=(ONE,) * rows,
-                   shift=shift, qmin=qmin, qmax=qmax, raw=module.raw, **_geometry(module))
-    _prove(result, recipe)
-    return result
+    return {"target": target, "indices": indices, "codebook": codebook, "bias": bias, "scale": (ONE,) * rows,
+            "shift": shift, "qmin": qmin, "qmax": qmax}
 
 
 def _codebook(signs: np.ndarray, levels: np.ndarray,
@@ -92,17 +115,27 @@ def _codebook(signs: np.ndarray, levels: np.ndarray,
     return indices.reshape(signs.shape).astype(np.uint8), codebook
 
 
-def _pool(module: PoolLayer, source: TensorSpec) -> Layer:
-    layer, rows = module.layer, module.layer.out_shape[0]
-    module.output.exponent = source.exponent
+def _affine(module: AffineLayer, recipe: BQNet) -> dict[str, Any]:
+    """The fields of a layer with one factor a channel that hold numbers: its signs are weights, the rest is scale."""
+    layer, exponent = module.layer, module.acc_exponent
+    truncate = recipe.max_shift - recipe.guard
+    one = power_terms(module.residual_power(exponent, module.in_exponent, layer.source) + truncate, recipe.max_shift)
     target = _spec(layer.name, layer.out_shape, module.output)
+    signs = module.signs.long().numpy()
+    used, indices = np.unique(signs, return_inverse=True)
+    entries = {0: (), 1: one, -1: tuple(Term(True, term.shift) for term in one)}
     qmin, qmax = module.output.range
-    return Layer(source=source, target=target, bias=np.zeros(rows, np.int64), scale=(module.terms,) * rows,
-                 shift=np.full(rows, module.shift, np.int64), qmin=qmin, qmax=qmax, **_geometry(module))
+    return {"target": target, "indices": indices.reshape(-1, 1, 1, 1).astype(np.uint8),
+            "codebook": tuple(entries[int(sign)] for sign in used), "bias": module.bias.numpy(),
+            "scale": tuple(terms for terms, _ in module.scales),
+            "shift": np.array([shift for _, shift in module.scales], np.int64) + target.exponent - exponent,
+            "qmin": qmin, "qmax": qmax}
 
 
 def _prove(layer: Layer, recipe: BQNet) -> None:
     """Bound the accumulators from the actual weights and the range of the input, in every order of summation."""
+    if layer.op != "conv":
+        return
     truncate = recipe.max_shift - recipe.guard
     values = layer.values.reshape(layer.target.channels, -1)
     low, high = layer.source.range
@@ -111,6 +144,11 @@ def _prove(layer: Layer, recipe: BQNet) -> None:
     slack = np.count_nonzero(values, axis=1) if truncate else 0
     most = ((positive * max(high, 0) - negative * min(low, 0)) >> truncate) + slack + np.maximum(layer.bias, 0)
     least = ((positive * min(low, 0) - negative * max(high, 0)) >> truncate) - slack + np.minimum(layer.bias, 0)
+    for residual in layer.residuals:  # its terms lose nothing
+        joined, (low, high) = residual.channels(len(most)), residual.source.range
+        weight = sum(1 << term.shift for term in residual.terms) >> truncate
+        most[joined.start:joined.stop] += weight * max(high, 0)
+        least[joined.start:joined.stop] += weight * min(low, 0)
     bits = max(int(most.max()).bit_length(), int(-least.min() - 1).bit_length()) + 1
     if bits > recipe.acc_bits:
         row = int(np.argmax(np.maximum(most, -least)))

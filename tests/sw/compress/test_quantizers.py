@@ -11,9 +11,10 @@ from torch import Tensor
 from shiftwright.hw.arch.errors import OverflowProofError
 from shiftwright.sw.compress.bqnet import BQNet, LevelSet
 from shiftwright.sw.compress.calibrate import choose_exponent
-from shiftwright.sw.compress.fakequant import FakeQuantized, reciprocal
+from shiftwright.sw.compress.fakequant import FakeQuantized
 from shiftwright.sw.compress.lower import lower
 from shiftwright.sw.compress.quantizers import ActivationQuantizer, FixedPoint, PowerOfTwo
+from shiftwright.sw.compress.scales import reciprocal
 from shiftwright.sw.frontend.graph import Clamp, FloatLayer, Graph
 from shiftwright.sw.network import Term
 
