@@ -361,7 +361,7 @@ class Sequencer(wiring.Component):
     def _counters(self, m: Module, section: Value, flush: Value, flushed: Value) -> None:
         m.submodules.counters = counters = LayerCounters(self.config, self.addr_width)
         m.d.comb += [
-            counters.clear.eq(section == Section.HEADER), counters.layer_number.eq(self.layer_number),
+            counters.clear.eq(section < Section.DESCRIPTOR), counters.layer_number.eq(self.layer_number),
             counters.limit.eq(self.limit), counters.flush.eq(flush), flushed.eq(counters.flushed),
         ]
         m.d.comb += [getattr(counters, name).eq(getattr(self, name)) for name in ("term", "starved", "stalled")]
