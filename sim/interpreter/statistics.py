@@ -1,8 +1,11 @@
 """What a run of an image makes the streams do."""
 
 import dataclasses
+import math
 
+from ...hw.arch.image import Flag
 from .file import Program
+from .program import LayerProgram, StreamProgram
 
 __all__ = ["StreamStatistics", "statistics"]
 
@@ -21,6 +24,9 @@ class StreamStatistics:
         Micro-operations issued, those without a term and the ends of row included.
     terms : int
         Micro-operations issued with a term; summed over streams, what :attr:`Counter.TERMS` counts.
+    products : int
+        What these terms add to accumulators of output pixels, lanes outside the map not counted; in a layer of the
+        tail, for each image.
     passes : int
         Rows times blocks of pixels.
     """
@@ -29,17 +35,20 @@ class StreamStatistics:
     codewords: int
     operations: int
     terms: int
+    products: int
     passes: int
 
 
 def statistics(program: Program) -> tuple[tuple[StreamStatistics, ...], ...]:
     """Of each layer, of each stream; a layer of the tail serves all images of its run at once."""
-    return tuple(
-        tuple(
-            StreamStatistics(
-                rows=len(stream.base), codewords=int(stream.operations.codewords.sum()),
-                operations=int(stream.operations.operations.sum()) * repeats,
-                terms=int(stream.operations.is_term.sum()) * repeats, passes=len(stream.base) * layer.blocks)
-            for stream in layer.streams
-            for repeats in [layer.blocks * len(stream.base) // max(1, stream.operations.rows)])
-        for layer in program.layers)
+    return tuple(tuple(_measure(layer, stream) for stream in layer.streams) for layer in program.layers)
+
+
+def _measure(layer: LayerProgram, stream: StreamProgram) -> StreamStatistics:
+    rows, spelled = len(stream.base), stream.operations
+    # Rows that are shared are spelled once.
+    repeats = rows // max(1, spelled.rows)
+    operations, terms = int(spelled.operations.sum()) * repeats, int(spelled.is_term.sum()) * repeats
+    pixels = 1 if Flag.BATCH in layer.flags else math.prod(layer.out)
+    return StreamStatistics(rows=rows, codewords=int(spelled.codewords.sum()), operations=operations * layer.blocks,
+                            terms=terms * layer.blocks, products=terms * pixels, passes=rows * layer.blocks)

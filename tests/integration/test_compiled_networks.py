@@ -7,8 +7,7 @@ import pytest
 
 from shiftwright.hw.arch.config import AcceleratorConfig
 from shiftwright.sim import golden, interpreter
-from shiftwright.sw.compiler.compile import compile_
-from shiftwright.sw.compiler.lower import lower
+from shiftwright.sw.compiler.compile import compile_detailed
 from shiftwright.sw.network import QuantizedNetwork, Residual, Term
 from tests.networks import arithmetic_of, conv, join, linear, pool, random_images, random_network, tensor
 
@@ -20,10 +19,11 @@ SAME = (1, 1, 1, 1)
 
 
 def check(network: QuantizedNetwork, config: AcceleratorConfig, seed: int, images: int = 3) -> interpreter.Program:
-    """Every layer's output, image by image, and the batch's outputs; the layers that the compiler adds, too."""
+    """Every layer's output, image by image, and the batch's outputs; the layers that the compiler adds, too; and what
+    the cycle model counts."""
     x = random_images(network, images, seed)
-    program = interpreter.read_image(compile_(network, config).to_bytes())
-    lowered = lower(network, config)
+    compilation = compile_detailed(network, config)
+    program, lowered = interpreter.read_image(compilation.image.to_bytes()), compilation.network
     expected = golden.run(lowered, x, layers=True)
     found = interpreter.run(program, x)
     for layer, values in zip(lowered.layers, found.outputs, strict=True):
@@ -31,6 +31,10 @@ def check(network: QuantizedNetwork, config: AcceleratorConfig, seed: int, image
     for name, values in golden.run(network, x, layers=True).items():
         np.testing.assert_array_equal(values, expected[name], err_msg=f"layer {name} lowered, network {seed}")
     np.testing.assert_array_equal(found.final, expected[network.layers[-1].name], err_msg=f"final, network {seed}")
+    for layer, streams in zip(compilation.layers, interpreter.statistics(program), strict=True):
+        for name in ("codewords", "operations", "terms"):
+            counted = sum(getattr(stream, name) for stream in streams)
+            assert counted == getattr(layer.cycles, name), f"{name} of layer {layer.name}, network {seed}"
     batch = interpreter.run_batch(program, x)
     np.testing.assert_array_equal(batch.final, found.final, err_msg=f"batch, network {seed}")
     return program
@@ -169,8 +173,6 @@ def test_a_vector_that_fits_no_bank_is_not_batched(rng: np.random.Generator) -> 
 
 def test_extreme_accumulators(rng: np.random.Generator) -> None:
     """The least accumulator that the proof admits is enough for the worst inputs."""
-    from shiftwright.sw.compiler.compile import compile_detailed
-
     source = tensor("input", 200)
     layer = linear(rng, source, "fc", features=8, raw=True, arithmetic=arithmetic_of(ROOMY), bias=0.0)
     network = QuantizedNetwork(input=source, layers=(layer,), acc_bits=32)

@@ -115,12 +115,24 @@ def test_operations_are_decoded():
 
 
 def test_statistics_count_what_is_issued():
-    one, two = interpreter.statistics(interpreter.read_image(conv_bytes(
-        CONFIG.replace(streams=2, lanes_x=1), parameters=[FIRST, SECOND], codewords=["10 110 0", "111 0"],
-        positions=[position(0)] * 4)))[0]
-    # Two blocks of 2 x 1 pixels.
-    assert (one.rows, one.codewords, one.operations, one.terms, one.passes) == (1, 3, 6, 4, 2)
-    assert (two.rows, two.codewords, two.operations, two.terms, two.passes) == (1, 2, 6, 4, 2)
+    one, two, three = interpreter.statistics(interpreter.read_image(conv_bytes(
+        CONFIG.replace(streams=3, lanes_x=1), out_w=1, out_h=3, parameters=[FIRST, SECOND, []],
+        codewords=["10 110 0", "111 0", ""], positions=[position(0)] * 4)))[0]
+    # Two blocks of 2 x 1 pixels over a map of 3 x 1.
+    kinds = interpreter.StreamStatistics
+    assert one == kinds(rows=1, codewords=3, operations=6, terms=4, products=6, passes=2)
+    assert two == kinds(rows=1, codewords=2, operations=6, terms=4, products=6, passes=2)
+    assert three == kinds(rows=0, codewords=0, operations=0, terms=0, products=0, passes=0)
+
+
+def test_statistics_of_shared_rows_and_batches():
+    ((pooling,),) = interpreter.statistics(interpreter.read_image(pool_bytes()))
+    # Two channels replay nine taps of three operations, two of them terms, and an end of row.
+    kinds = interpreter.StreamStatistics
+    assert pooling == kinds(rows=2, codewords=28, operations=56, terms=36, products=144, passes=2)
+    tail = file_bytes(TAIL_CONFIG, model_words([HEAD, VECTOR, tail_layer()], tail=2), TAIL_SOURCE, TAIL_TARGET)
+    (dense_,) = interpreter.statistics(interpreter.read_image(tail))[2]
+    assert dense_ == kinds(rows=3, codewords=7, operations=7, terms=4, products=4, passes=3)
 
 
 @pytest.mark.parametrize("streams", [1, 2, 3])
