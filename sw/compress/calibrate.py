@@ -5,7 +5,6 @@ import math
 import torch
 from torch import Tensor
 
-from ...hw.arch.errors import ModelError
 from .bqnet import BQNet
 from .fakequant import FakeQuantized, PoolLayer, QuantizedLayer
 from .quantizers import ActivationQuantizer
