@@ -97,11 +97,11 @@ class Decoder(wiring.Component):
         End-of-row symbol.
     start, addr, limit : In(1), In(addr_width), In(addr_width + 1)
         Begin with the word at ``addr``; see :class:`.wordreader.WordReader`.
-    symbol, end, valid : Out(8), Out(1), Out(1)
-        A symbol is handed over in each cycle with ``valid``. ``end``: the next symbol to be handed over is there and is
-        the end-of-row symbol.
-    ready, stop : In(1)
-        Whether a symbol may be handed over (may depend on ``end``); in the same cycle as ``valid``: it is the last.
+    symbol, end, valid, ready : Out(8), Out(1), Out(1), In(1)
+        A symbol is handed over in each cycle with ``valid`` and ``ready``. ``end``: it is the end-of-row symbol;
+        ``ready`` may depend on it.
+    stop : In(1)
+        The symbol that is handed over is the last.
     running, bad_codeword, overrun : Out(1)
         Between start and stop; errors, which stop it, held until ``clear``.
     mem : Out(FetchSignature)
@@ -166,7 +166,7 @@ class Decoder(wiring.Component):
         m.d.comb += [
             less.eq(_zeros(below)),
             # The offset goes up by the length, less + 1; bit 4 is set when that stays inside the word.
-            moved.eq(held[2] - ~less), words.take.eq(advance & take),
+            moved.eq(held[2] - ~less), words.take.eq(self.ready & take),
         ]
         with m.If(advance):
             m.d.sync += [first.eq(held[0]), second.eq(held[1]), offset.eq(moved)]
@@ -205,13 +205,13 @@ class Decoder(wiring.Component):
         passing += flags
         symbol, good, wrong, end = stage("ready", deep, symbol, *flags, flags[0] & (symbol == self.eor))
         passing += [good, wrong, end] * deep
-        m.d.comb += [self.symbol.eq(symbol), self.end.eq(end), self.valid.eq(advance & good & self.running)]
+        m.d.comb += [self.symbol.eq(symbol), self.end.eq(end), self.valid.eq(words.valid & good & self.running)]
 
         with m.If(words.overrun & self.running):
             m.d.sync += [self.overrun.eq(1), self.running.eq(0)]
         with m.If(advance & wrong & self.running):
             m.d.sync += [self.bad_codeword.eq(1), self.running.eq(0)]
-        with m.If(self.stop):
+        with m.If(self.valid & self.ready & self.stop):
             m.d.sync += self.running.eq(0)
         with m.If(~self.running):
             m.d.sync += [turn.eq(1), primed.eq(0), priming.eq(1), *(signal.eq(0) for signal in passing)]

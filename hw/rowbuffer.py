@@ -32,10 +32,10 @@ class RowBuffer(wiring.Component):
     layer, rows : In(LayerLayout()), In(16)
         ``rows``: of this stream, at least 1.
     symbol, end, valid, ready : In(8), In(1), In(1), Out(1)
-        A symbol is written in each cycle with ``valid``, which needs ``ready``. ``end``: it is the end of its row; given
-        also before ``valid``.
+        A symbol is written in each cycle with ``valid`` and ``ready``, which depends on ``end``: it is the end of its
+        row.
     stop : Out(1)
-        With ``valid``: it is the stream's last.
+        The symbol is the stream's last.
     next : In(1)
         To the next symbol, given on the outputs below from the next cycle on.
     read_symbol, read_valid, read_last_x, read_last : Out
@@ -74,23 +74,24 @@ class RowBuffer(wiring.Component):
         starting = Signal()
         replay = Signal()
         read_next = Signal(len(read))
-        take, at_end, row_done, release, last_row = Signal(), Signal(), Signal(), Signal(), Signal()
+        push, take, release = Signal(), Signal(), Signal()
+        at_end, row_done, last_row = Signal(), Signal(), Signal()
         m.d.comb += [
             blocks.out_h.eq(self.layer.out_h), blocks.out_w.eq(self.layer.out_w), blocks.start.eq(self.start),
             shared.eq((self.layer.tag_flags & Flag.SHARED_ROW).any()),
             self.ready.eq(~level[-1] & ~(self.end & complete)),
-            last_row.eq(row == self.rows), self.stop.eq(self.valid & self.end & (shared | last_row)),
-            write_port.addr.eq(write), write_port.data.eq(self.symbol), write_port.en.eq(self.valid),
+            last_row.eq(row == self.rows), self.stop.eq(self.end & (shared | last_row)), push.eq(self.valid & self.ready),
+            write_port.addr.eq(write), write_port.data.eq(self.symbol), write_port.en.eq(push),
             read_port.addr.eq(read), read_port.en.eq(self.next), self.read_symbol.eq(read_port.data),
 
             self.waiting.eq(complete | (read != write)), take.eq(self.waiting & self.next),
-            at_end.eq(complete & (read == row_end)), read_next.eq(read + 1),
+            at_end.eq(complete & (read[:-1] == row_end)), read_next.eq(read + 1),
             row_done.eq(blocks.last & (~shared | last_row)), release.eq(take & blocks.last & ~shared),
             blocks.advance.eq(take & at_end),
         ]
-        with m.If(self.valid):
+        with m.If(push):
             m.d.sync += write.eq(write + 1)
-        with m.If(self.valid ^ release):
+        with m.If(push ^ release):
             m.d.sync += level.eq(level + Cat(1, release.replicate(len(level) - 1)))
         with m.If(self.next):
             m.d.sync += [self.read_valid.eq(self.waiting), self.read_last_x.eq(blocks.last_x),
@@ -99,9 +100,9 @@ class RowBuffer(wiring.Component):
             m.d.sync += read.eq(Mux(at_end & ~row_done, begin, read_next))
             with m.If(at_end & row_done):
                 m.d.sync += [begin.eq(read_next), complete.eq(0)]
-        with m.If(self.valid & self.end & replay):
+        with m.If(push & self.end & replay):
             m.d.sync += [row_end.eq(write), complete.eq(1)]
-        with m.If(Mux(shared, take & at_end & blocks.last, self.valid & self.end)):
+        with m.If(Mux(shared, take & at_end & blocks.last, push & self.end)):
             m.d.sync += row.eq(row + 1)
 
         m.d.sync += starting.eq(self.start)

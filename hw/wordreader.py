@@ -39,7 +39,7 @@ class WordReader(wiring.Component):
     limit : In(addr_width + 1)
         Words in use.
     word, valid, take : Out(16), Out(1), In(1)
-        The next word; it is taken in a cycle with ``valid`` and ``take`` (``take`` without ``valid`` is forbidden).
+        The next word; it is taken in a cycle with ``valid`` and ``take``.
     overrun : Out(1)
         A word from 33 to 64 words or more past the words in use has been asked for.
     mem : Out(FetchSignature)
@@ -61,32 +61,31 @@ class WordReader(wiring.Component):
         used = Signal(range(self.depth + 1))
         last = Signal(range(2 * self.depth), init=2 * self.depth - 1)
         passed = Signal(2)
-        request = Signal()
-        arrive = Signal()
+        request, arrive, pop = Signal(), Signal(), Signal()
         m.d.comb += [
             self.mem.req.eq(self.run & ~used[-1]), self.mem.addr.eq(addr),
             request.eq(self.mem.req & self.mem.gnt), arrive.eq(self.mem.valid),
-            self.valid.eq(~last[-1]), self.overrun.eq(passed[1]),
+            self.valid.eq(~last[-1]), pop.eq(self.valid & self.take), self.overrun.eq(passed[1]),
         ]
         with m.If(request):
             m.d.sync += addr.eq(addr + 1)
             with m.If(addr[:SPAN_BITS].all()):
                 m.d.sync += passed.eq(Cat(addr[SPAN_BITS:] == self.limit[SPAN_BITS:], passed[0]))
-        with m.If(request ^ self.take):
-            m.d.sync += used.eq(used + Cat(Const(1, 1), self.take.replicate(len(used) - 1)))
-        with m.If(arrive ^ self.take):
-            m.d.sync += last.eq(last + Cat(Const(1, 1), self.take.replicate(len(last) - 1)))
+        with m.If(request ^ pop):
+            m.d.sync += used.eq(used + Cat(Const(1, 1), pop.replicate(len(used) - 1)))
+        with m.If(arrive ^ pop):
+            m.d.sync += last.eq(last + Cat(Const(1, 1), pop.replicate(len(last) - 1)))
         if self.distributed:
-            self._ram(m, arrive)
+            self._ram(m, arrive, pop)
         else:
-            self._registers(m, arrive, last)
+            self._registers(m, arrive, pop, last)
         with m.If(~self.run):
             m.d.sync += [used.eq(0), last.eq(-1), passed.eq(0)]
         with m.If(self.start):
             m.d.sync += addr.eq(self.addr)
         return m
 
-    def _ram(self, m: Module, arrive: Signal) -> None:
+    def _ram(self, m: Module, arrive: Signal, pop: Signal) -> None:
         m.submodules.fifo = fifo = Memory(shape=16, depth=self.depth, init=[])
         write = fifo.write_port()
         read = fifo.read_port(domain="comb")
@@ -96,19 +95,19 @@ class WordReader(wiring.Component):
             write.addr.eq(tail), write.data.eq(self.mem.data), write.en.eq(arrive),
             read.addr.eq(head), self.word.eq(read.data),
         ]
-        with m.If(self.take):
+        with m.If(pop):
             m.d.sync += head.eq(head + 1)
         with m.If(arrive):
             m.d.sync += tail.eq(tail + 1)
         with m.If(~self.run):
             m.d.sync += [head.eq(0), tail.eq(0)]
 
-    def _registers(self, m: Module, arrive: Signal, last: Signal) -> None:
+    def _registers(self, m: Module, arrive: Signal, pop: Signal, last: Signal) -> None:
         words = Array(Signal(16, name=f"word{n}") for n in range(self.depth))
         m.d.comb += self.word.eq(words[0])
         for n, word in enumerate(words):
-            with m.If(self.take):
+            with m.If(pop):
                 m.d.sync += word.eq(words[min(n + 1, self.depth - 1)])
             # The word that comes goes behind those that stay.
-            with m.If(arrive & (last[:len(last) - 1] == Mux(self.take, n, (n - 1) % self.depth))):
+            with m.If(arrive & (last[:len(last) - 1] == Mux(pop, n, (n - 1) % self.depth))):
                 m.d.sync += word.eq(self.mem.data)

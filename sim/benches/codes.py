@@ -4,7 +4,7 @@ import dataclasses
 import random
 from collections.abc import Sequence
 
-__all__ = ["PrefixCode", "SHAPES", "random_code", "words_of"]
+__all__ = ["PrefixCode", "SHAPES", "dealt_words", "random_code", "words_of"]
 
 SHAPES = ("single", "pair", "staircase", "flat", "incomplete", "random", "random", "random")
 """Kinds of codes that :func:`random_code` makes; a bench goes through all of them."""
@@ -69,3 +69,23 @@ def words_of(codewords: Sequence[str]) -> list[int]:
     bits = "".join(codewords)
     bits += "0" * (-len(bits) % 16)
     return [int(bits[at:at + 16], 2) for at in range(0, len(bits), 16)]
+
+
+def dealt_words(codewords: Sequence[str], contexts: int) -> list[int]:
+    """Codewords dealt to contexts in turn, as the one sequence of words that the decoder takes.
+
+    First come the first two words of each context. Then, codeword by codeword: one that reaches or passes the end of its
+    context's word brings that context's next word. Words that carry no bits are left out at the end.
+    """
+    words = [words_of(codewords[n::contexts]) for n in range(contexts)]
+    order = [(context, number) for context in range(contexts) for number in range(2)]
+    position = [0] * contexts
+    for n, codeword in enumerate(codewords):
+        context = n % contexts
+        before = position[context] // 16
+        position[context] += len(codeword)
+        if position[context] // 16 > before:
+            order.append((context, before + 2))
+    while order and order[-1][1] >= len(words[order[-1][0]]):
+        order.pop()
+    return [words[context][number] if number < len(words[context]) else 0 for context, number in order]

@@ -4,9 +4,20 @@ from typing import Any
 
 import cocotb
 
-from ...hw.arch.config import DICT_HEADS
-from ...hw.arch.image import MAX_POST, MAX_PRE, MAX_SHIFT_FIELD, MicroOp, OpKind
+from ...hw.arch.image import (
+    ENTRY_OPS_MAX,
+    MAX_POST,
+    MAX_PRE,
+    MAX_SHIFT_FIELD,
+    RECTIFY_SHIFT,
+    MicroOp,
+    OpKind,
+)
 from .agents import Bench, Scoreboard
+
+SHIFT_AT, RECTIFY_AT = 3, 16
+Symbol = tuple[int, int, int]
+"""Symbol, last_x, last."""
 
 
 class Source:
@@ -14,7 +25,7 @@ class Source:
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        self.symbols: list[tuple[int, int]] = []
+        self.symbols: list[Symbol] = []
         self.stall = 0.0
         self._offered = False
         bench.agents.append(self)
@@ -23,11 +34,12 @@ class Source:
         # Once offered, a symbol stays.
         self._offered = bool(self.symbols) and (self._offered or not self.bench.chance(self.stall))
         rng = self.bench.rng
-        symbol, last = self.symbols[0] if self._offered else (rng.getrandbits(8), rng.getrandbits(1))
-        self.bench.ports.put(valid=int(self._offered), symbol=symbol, row_last=last)
+        symbol, last_x, last = self.symbols[0] if self._offered else (
+            rng.getrandbits(8), rng.getrandbits(1), rng.getrandbits(1))
+        self.bench.ports.put(valid=int(self._offered), symbol=symbol, last_x=last_x, last=last)
 
     def sample(self) -> None:
-        if self._offered and self.bench.ports.get("ready"):
+        if self._offered and self.bench.ports.get("next"):
             self.symbols.pop(0)
             self._offered = False
 
@@ -40,7 +52,6 @@ class Sink:
         self.board = Scoreboard("operation")
         self.stall = 0.0
         self._allowed = False
-        self._issued = False
         bench.agents.append(self)
 
     def drive(self) -> None:
@@ -49,26 +60,26 @@ class Sink:
 
     def sample(self) -> None:
         ports = self.bench.ports
-        is_end = False
+        stalled = ports.get("stalled")
+        assert not (stalled and self._allowed), "stalled, although an end of row may be issued"
         if ports.get("op_valid"):
             word = ports.get("op")
-            is_end = word & 3 == OpKind.EOR
-            self.board.take((word, ports.get("op_row_last") if is_end else None))
-        assert is_end == self._issued, "an end of row follows eor_issue by one cycle, and nothing else does"
-        self._issued = bool(ports.get("eor_issue"))
-        assert self._allowed or not self._issued, "an end of row was issued without leave"
+            self.board.take((word, ports.get("op_last_x"), ports.get("op_last")))
+            assert self._allowed or word & 3 != OpKind.EOR, "an end of row was issued without leave"
+            assert not stalled, "stalled, although an operation is issued"
 
 
 def random_dictionary(bench: Bench, entries: int, longest: int) -> list[list[int]]:
-    """Entries as words; the operations after each first one fill at most the RAM's second half."""
-    rng, left = bench.rng, bench.config.dict_depth - DICT_HEADS
+    """Entries as words, at most as many as there is room for."""
+    rng, left = bench.rng, bench.config.dict_depth
     dictionary = []
-    for _ in range(entries):
-        size = min(rng.randint(1, longest), 1 + left)
-        left -= size - 1
+    for n in range(entries):
+        # Each entry to come needs a word.
+        size = max(1, min(rng.randint(1, longest), left - (entries - n - 1)))
+        left -= size
         kinds = [*(rng.choice((OpKind.ADD, OpKind.SUB, OpKind.SKIP)) for _ in range(size - 1)),
                  rng.choice(list(OpKind))]
-        dictionary.append([MicroOp(kind=kind, last=n == size - 1, shift=rng.randint(0, MAX_SHIFT_FIELD),
+        dictionary.append([MicroOp(kind=kind, last=n == size - 1, shift=rng.choice((1, rng.randint(0, MAX_SHIFT_FIELD))),
                                    pre=rng.randint(0, MAX_PRE), post=rng.randint(0, MAX_POST)).pack()
                            for n, kind in enumerate(kinds)])
     return dictionary
@@ -77,37 +88,46 @@ def random_dictionary(bench: Bench, entries: int, longest: int) -> list[list[int
 async def load(bench: Bench, dictionary: list[list[int]]) -> None:
     """Write the dictionary as the sequencer does."""
     await bench.strobe(clear=1)
-    await bench.strobe(load_start=1)
+    await bench.strobe(load_begin=1)
     for entry in dictionary:
         for word in entry:
-            await bench.strobe(load_valid=1, load=word)
+            await bench.strobe(load_dictionary=1, load=word)
             await bench.step(bench.rng.randrange(2))
 
 
-def operations(dictionary: list[list[int]], symbols: list[tuple[int, int]]) -> list[tuple[int, int | None]]:
-    """What the symbols expand to; only ends of row carry the mark of the last block."""
-    return [(word, last if word & 3 == OpKind.EOR else None) for symbol, last in symbols for word in dictionary[symbol]]
+def operations(dictionary: list[list[int]], symbols: list[Symbol]) -> list[tuple[int, int, int]]:
+    """What the symbols expand to: operation, last_x, last."""
+    def found(word: int) -> int:
+        rectify = word & 3 == OpKind.SKIP and word >> SHIFT_AT & 15 == RECTIFY_SHIFT
+        return word | rectify << RECTIFY_AT
+
+    return [(found(word), last_x, last) for symbol, last_x, last in symbols for word in dictionary[symbol]]
+
+
+def random_symbols(bench: Bench, entries: int, count: int) -> list[Symbol]:
+    """Every entry, then random ones."""
+    rng = bench.rng
+    numbers = [*range(entries), *(rng.randrange(entries) for _ in range(count))]
+    return [(number, rng.getrandbits(1), rng.getrandbits(1)) for number in numbers]
 
 
 @cocotb.test()
 async def symbols_become_their_operations(dut: Any) -> None:
-    """Dictionaries of 1 to 256 entries, of single operations, a few or as many as there is room for."""
+    """Dictionaries of 1 to 256 entries, of single operations, a few or as many as there may be."""
     bench = await Bench.open(dut, "expander")
     source, sink = Source(bench), Sink(bench)
-    sizes = ((256, 1), (1, 1), (2, 40), (256, 2), (30, 10), (1, 257))
+    sizes = ((256, 1), (1, 1), (2, 40), (256, 2), (30, 10), (3, ENTRY_OPS_MAX), (4, ENTRY_OPS_MAX))
     for number, (entries, longest) in enumerate(sizes * bench.rounds):
         dictionary = random_dictionary(bench, entries, longest)
         await load(bench, dictionary)
-        # Every entry, then random ones.
-        symbols = [(symbol, bench.rng.getrandbits(1)) for symbol in
-                   [*range(entries), *(bench.rng.randrange(entries) for _ in range(60))]]
+        symbols = random_symbols(bench, entries, 60)
         source.stall, sink.stall = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.7), (0.4, 0.4))[number % 4]
         source.symbols, wanted = list(symbols), operations(dictionary, symbols)
         sink.board.expect(wanted)
         limit = 12 * len(wanted) + 6 * len(symbols) + 50
         taken = await bench.until(lambda: sink.board.complete, limit, f"dictionary {number}")
         if source.stall == sink.stall == 0:
-            assert taken <= len(wanted) + 4, f"{taken} cycles for {len(wanted)} operations: one a cycle is promised"
+            assert taken <= len(wanted) + 5, f"{taken} cycles for {len(wanted)} operations: one a cycle is promised"
         await bench.step(8)
 
 
@@ -120,20 +140,18 @@ async def clear_forgets_everything(dut: Any) -> None:
         first, second = (random_dictionary(bench, 20, 8) for _ in range(2))
         await load(bench, first)
         sink.stall = bench.rng.choice((0.0, 1.0))
-        symbols = [(bench.rng.randrange(20), 1) for _ in range(40)]
+        symbols = random_symbols(bench, 20, 20)
         source.symbols = list(symbols)
         sink.board.expect(operations(first, symbols))
         await bench.step(bench.rng.randrange(30))
         source.symbols = []
         await bench.step()
-        bench.ports.put(clear=1)
-        await bench.step()
-        bench.ports.put(clear=0)
+        await bench.strobe(clear=1)
         sink.board.found = len(sink.board.expected)
         sink.stall = 0.0
         await bench.step(6)
         await load(bench, second)
-        symbols = [(bench.rng.randrange(20), 0) for _ in range(20)]
+        symbols = random_symbols(bench, 20, 0)
         source.symbols = list(symbols)
         sink.board.expect(operations(second, symbols))
         await bench.until(lambda: sink.board.complete, 500, "the dictionary after clear")
