@@ -81,14 +81,14 @@ class Accelerator(wiring.Component):
             fronts.append(front)
             windows.append(window)
             lanes.append(array)
-            rows = getattr(sequencer, f"stream_rows_{s}")
             m.d.comb += [
                 front.clear.eq(sequencer.clear), front.layer.eq(layer), front.load.eq(sequencer.load),
                 front.load_begin.eq(sequencer.load_begin),
                 front.load_codes.eq(sequencer.load_valid & (sequencer.load_section == Section.CODES)),
                 front.load_dictionary.eq(sequencer.load_valid & (sequencer.load_section == Section.DICTIONARY)),
                 front.start.eq(sequencer.run), front.addr.eq(getattr(sequencer, f"addr_codes_{s}")),
-                front.rows.eq(rows), front.limit.eq(sequencer.limit), front.eor_ready.eq(gate.ready),
+                front.rows.eq(getattr(sequencer, f"stream_rows_{s}")), front.limit.eq(sequencer.limit),
+                front.eor_ready.eq(gate.ready),
                 window.clear.eq(sequencer.clear), window.layer.eq(layer), window.load.eq(sequencer.load),
                 window.load_begin.eq(sequencer.load_begin),
                 window.load_positions.eq(sequencer.load_valid & (sequencer.load_section == Section.POSITIONS)),
@@ -102,7 +102,7 @@ class Accelerator(wiring.Component):
                 drain.finished_last[s].eq(array.finished_last), drain.head[s].eq(array.head),
                 drain.bias[s].eq(parameters.bias[s]), drain.scale[s].eq(parameters.scale[s]),
                 drain.channel[s].eq(parameters.channel[s]),
-                parameters.addr[s].eq(getattr(sequencer, f"addr_parameters_{s}")), parameters.rows[s].eq(rows),
+                parameters.addr[s].eq(getattr(sequencer, f"addr_parameters_{s}")),
                 sequencer.term[s].eq(front.issue_term), sequencer.starved[s].eq(front.starved),
                 sequencer.stalled[s].eq(front.stalled),
             ]
