@@ -162,11 +162,11 @@ def walk(words: np.ndarray, config: AcceleratorConfig) -> tuple[LayerView, ...]:
             parts[name] = words[at:at + sizes[name]]
             at += sizes[name]
         layers.append(LayerView(config=config, fields=fields, parts=parts))
+    if at != size:
+        raise ImageError(f"the {len(layers)} layers end at word {at}, but the model has {size} words; "
+                         f"compile the network again")
     tail, stated = int(words[4]), int(words[5]) | int(words[6]) << 16
     if tail > len(layers) or stated != starts.get(tail, 0):
         raise ImageError(f"model words 4 to 6 must name a layer and its word, or {len(layers)} and 0 when there is no "
                          f"tail, not {tail} and {stated}; compile the network again")
-    if at != size:
-        raise ImageError(f"the {len(layers)} layers end at word {at}, but the model has {size} words; "
-                         f"compile the network again")
     return tuple(layers)

@@ -51,8 +51,8 @@ class TensorPlacement(IntegerTensor):
     channels, height, width : int
         Shape of the tensor. A raw tensor's ``channels`` counts values, each of four byte channels.
     col_step, row_step : int
-        Address steps to the next block column and block row of a plane, at least as in a tight layout (:meth:`of`); of a
-        vector, to the next pixel and the next row of pixels.
+        Address steps to the next block column and block row of a plane, at least as in a tight layout (:meth:`of`);
+        of a vector, to the next pixel and the next row of pixels.
     phases_y, phases_x : int
         Polyphase planes: the stride of the layer that reads the tensor.
     vector : bool

@@ -11,11 +11,12 @@ import pytest
 
 from shiftwright.hw.arch.config import AcceleratorConfig
 from shiftwright.hw.arch.errors import ImageError, ModelError
+from shiftwright.hw.arch.image import DESCRIPTOR, DESCRIPTOR_WORDS
 from shiftwright.sw.compiler.compile import compile_
 from shiftwright.sw.image import Image
 from tests.networks import random_network
 
-CONFIG = AcceleratorConfig(lanes_y=2, lanes_x=3, act_depth=4096)
+CONFIG = AcceleratorConfig(lanes_y=2, lanes_x=8, act_depth=4096)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def image() -> Image:
     return compile_(random_network(7, CONFIG, layers=1, size=6), CONFIG)
 
 
-def rebuild(sections: list[tuple[bytes, bytes]], *, fingerprint: int = CONFIG.fingerprint, version: int = 1) -> bytes:
+def rebuild(sections: list[tuple[bytes, bytes]], *, fingerprint: int = CONFIG.fingerprint, version: int = 2) -> bytes:
     """A file with valid checksums whatever it holds, written from the byte table of the document."""
     head = b"SWI1" + struct.pack("<HHI", version, len(sections), fingerprint)
     table = b"".join(kind + struct.pack("<II", len(payload), zlib.crc32(payload)) for kind, payload in sections)
@@ -31,7 +32,7 @@ def rebuild(sections: list[tuple[bytes, bytes]], *, fingerprint: int = CONFIG.fi
 
 
 def parts(image: Image) -> list[tuple[bytes, bytes]]:
-    conf = json.dumps({"act_depth": 4096, "lanes_x": 3, "lanes_y": 2}, separators=(",", ":")).encode()
+    conf = json.dumps({"act_depth": 4096, "lanes_x": 8, "lanes_y": 2}, separators=(",", ":")).encode()
     return [(b"CONF", conf), (b"TENS", image.input.pack() + image.output.pack()),
             (b"WORD", image.words.astype("<u2").tobytes())]
 
@@ -83,7 +84,7 @@ def test_bytes_after_the_end_are_found(image: Image) -> None:
 @pytest.mark.parametrize(("data", "message"), [
     (b"", "not an image .* not nothing"), (b"PK\3\4" + bytes(100), "not an image .*not 50 4b 03 04; make one with"),
     (b"SWI1", "truncated: 4 bytes, less than the header's 16"),
-    (b"SWI1" + struct.pack("<HHII", 2, 3, 0, 0), "byte 4: image version 2 is not supported, only 1"),
+    (b"SWI1" + struct.pack("<HHII", 1, 3, 0, 0), "byte 4: image version 1 is not supported, only 2"),
 ])
 def test_other_files_are_refused(data: bytes, message: str) -> None:
     with pytest.raises(ImageError, match=message):
@@ -108,13 +109,13 @@ def test_sections_are_checked(image: Image) -> None:
         ([conf, tens, word, (b"MORE", b"")], "not 'CONF', 'TENS', 'WORD', 'MORE'"),
         ([conf, tens, (b"ABCD", b"")], "not 'CONF', 'TENS', 'ABCD'"),
         ([tens, conf, word], "not 'TENS', 'CONF', 'WORD'"),
-        ([], "not none"), ([conf, (b"TENS", tens[1] + b"\0"), word], "section TENS must have 28 bytes, not 29"),
+        ([], "not none"), ([conf, (b"TENS", tens[1] + b"\0"), word], "section TENS must have 36 bytes, not 37"),
         ([conf, tens, (b"WORD", word[1] + b"\0")], "section WORD must have an even number of bytes"),
         ([(b"CONF", b"{"), tens, word], "section CONF is not a configuration"),
         ([(b"CONF", b"[]"), tens, word], "section CONF is not a configuration"),
         ([(b"CONF", b"\xff"), tens, word], "section CONF is not a configuration"),
         ([(b"CONF", b'{"wings":2}'), tens, word], "section CONF .*unknown parameter 'wings'"),
-        ([(b"CONF", b'{"lanes_y":99}'), tens, word], "section CONF .*lanes_y must be an integer from 1 to 8, not 99"),
+        ([(b"CONF", b'{"lanes_y":99}'), tens, word], "section CONF .*lanes_y must be 1, 2, 4 or 8, not 99"),
         ([(b"CONF", b"{}"), tens, word], "byte 8: fingerprint 0x[0-9a-f]{8} is not that of section CONF"),
         ([conf, tens, (b"WORD", b"")], "model word 0 must be 0x5357, not nothing"),
     ):
@@ -124,8 +125,11 @@ def test_sections_are_checked(image: Image) -> None:
 
 @pytest.mark.parametrize(("at", "value", "message"), [
     (0, 0x1234, "model word 0 must be 0x5357, not 0x1234"), (2, 9, "must hold the [0-9]+ words in use, not 9"),
-    (1, 0, "end at word 4, but the model has"), (4, 0x0000, "layer 0: word 4 must begin with tag 0xD, not 0x0"),
-    (4 + 19, 60_000, "layer 0: dictionary at word [0-9]+ has 60000 words, past the model's"),
+    (1, 0, "end at word 7, but the model has"), (7, 0x0000, "layer 0: word 7 must begin with tag 0xD, not 0x0"),
+    (7 + DESCRIPTOR.index("dict_words"), 60_000, "layer 0: dictionary at word [0-9]+ has 60000 words, past the model"),
+    (7 + DESCRIPTOR_WORDS + 3, 1, "layer 0: codewords at word [0-9]+ has [0-9]+ words, past the model's"),
+    (4, 9, "model words 4 to 6 must name a layer and its word, or [0-9] and 0 when there is no tail, not 9 and"),
+    (5, 3, "model words 4 to 6 must name a layer and its word, .* not [0-9] and 3;"),
 ])
 def test_malformed_model_is_refused(image: Image, at: int, value: int, message: str) -> None:
     words = image.words.copy()
@@ -135,7 +139,7 @@ def test_malformed_model_is_refused(image: Image, at: int, value: int, message: 
 
 
 def test_model_without_layers_is_refused(image: Image) -> None:
-    words = np.array([0x5357, 0, 4, 0], np.uint16)
+    words = np.array([0x5357, 0, 7, 0, 0, 0, 0], np.uint16)
     with pytest.raises(ImageError, match="at least one layer"):
         Image.from_bytes(dataclasses.replace(image, words=words).to_bytes())
 
@@ -151,7 +155,7 @@ def test_image_beyond_its_own_memories_is_refused(image: Image) -> None:
 
 
 def test_other_configuration_names_what_differs(image: Image) -> None:
-    image.check_config(AcceleratorConfig(lanes_y=2, lanes_x=3, act_depth=4096))
+    image.check_config(AcceleratorConfig(lanes_y=2, lanes_x=8, act_depth=4096))
     with pytest.raises(ImageError, match=r"another configuration \(fingerprint 0x[0-9a-f]{8}, accelerator "
                                          r"0x[0-9a-f]{8}\): lanes_y 2 \(accelerator: 4\), "
                                          r"guard_bits None \(accelerator: 0\); compile"):

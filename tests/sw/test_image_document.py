@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from shiftwright.hw.arch import image as arch
+from shiftwright.hw.arch.config import SYMBOLS_MAX
 from shiftwright.hw.arch.image import DESCRIPTOR, Flag, MicroOp, OpKind
 from shiftwright.sw import image as file
 from shiftwright.sw.compiler.descriptor import SECTIONS
@@ -39,10 +40,7 @@ def names(cell: str) -> list[str]:
 def test_descriptor_words(text: str) -> None:
     found: dict[int, str] = {}
     for words, fields, _ in rows(text, "### Descriptor"):
-        fields_here = names(fields)
-        if len(fields_here) < len(numbers(words)):
-            fields_here = [f"{fields_here[0]}_{half}" for half in ("lo", "hi")]
-        found.update(zip(numbers(words), fields_here, strict=True))
+        found.update(zip(numbers(words), names(fields), strict=True))
     assert [found[n] for n in range(len(found))] == list(DESCRIPTOR)
 
 
@@ -64,11 +62,17 @@ def test_header(text: str) -> None:
     assert f"header ({arch.HEADER_WORDS} words)" in text
 
 
-def test_kernel_tables(text: str) -> None:
-    table = rows(text, "### Kernel tables")
-    assert {int(word) for word, _, _ in table} == set(range(arch.KERNEL_ENTRY_WORDS))
-    assert [bits for _, bits, _ in table] == ["15:0", "15:12", f"{arch.COORDINATE_BITS - 1}:0",
-                                              f"{arch.COORDINATE_BITS - 1}:0"]
+def test_positions(text: str) -> None:
+    table = rows(text, "### Positions")
+    assert {int(word) for word, _, _ in table} == set(range(arch.POSITION_WORDS))
+    width = {"residue": arch.RESIDUE_BITS, "first": arch.EDGE_BITS, "last": arch.EDGE_BITS}
+    ends = {0: 0, 1: 0, 2: 0}
+    for word, bits, meaning in table:
+        high, low = numbers(bits)
+        assert low == ends[int(word)]
+        ends[int(word)] = high + 1
+        name = names(meaning)[0].split("_")[0]
+        assert high - low + 1 == width.get(name, 16), meaning
 
 
 def test_dictionary_fields(text: str) -> None:
@@ -88,9 +92,20 @@ def test_operation_kinds(text: str) -> None:
                                               f"{OpKind.EOR} end"]
 
 
+def test_lengths(text: str) -> None:
+    words = ("one", "two", "three", "four")[arch.LENGTH_WORDS - 1]
+    assert f"**Lengths** are {words} words for each stream" in text
+
+
+def test_limits(text: str) -> None:
+    assert f"each of 1 to {arch.ENTRY_OPS_MAX} micro-operations" in text
+    assert f"A skip with shift {arch.RECTIFY_SHIFT} *rectifies*" in text
+    assert f"at most {SYMBOLS_MAX} entries" in text
+
+
 def test_order_of_a_layer(text: str) -> None:
-    line = next(line for line in text.splitlines() if line.strip().startswith("descriptor | row table"))
-    documented = [name.strip().lower().replace(" ", "_").replace("sub-", "") for name in line.split("|")]
+    line = next(line for line in text.splitlines() if line.strip().startswith("descriptor | lengths"))
+    documented = [name.strip().lower().replace(" ", "_") for name in line.split("|")]
     assert documented == list(SECTIONS)
 
 

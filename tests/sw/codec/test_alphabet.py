@@ -292,7 +292,7 @@ LIMITS = {"channels": 2, "max_code_bits": 12, "dict_depth": 512}
 @pytest.mark.parametrize("indices, codebook, changes, error, match", [
     (np.arange(20, dtype=np.uint16)[None], tuple((Term(n, s),) for s in range(10) for n in (False, True)),
      {"max_code_bits": 4}, CapacityError,
-     r"20 different weights and the end of row do not fit a dictionary of 16 entries, 512 micro-operations and codewords"),
+     r"20 different weights and the end of row do not fit a dictionary of 16 entries, 512 micro-operations and codew"),
     (index(0, 1), ((),), {}, ModelError, r"weight index 1 is outside its codebook of 1 entries"),
     (index(0, 0, 0), ((),), {}, ModelError, r"3 taps are not whole positions of 2 channels"),
     (index(0, 0), ((),), {"channels": 0}, ModelError, r"2 taps are not whole positions of 0"),

@@ -13,7 +13,6 @@ from shiftwright.sw.compiler.layout import locate, pack_activations, unpack_acti
 from shiftwright.sw.compiler.placement import TENSOR_BYTES, TensorPlacement
 from tests.networks import tensor
 
-
 LANES = [1, 2, 4, 8]
 
 
@@ -38,7 +37,8 @@ def random_placement(rng: np.random.Generator, config: AcceleratorConfig, *, raw
 
 def flat(**values: Any) -> TensorPlacement:
     """One channel in one row of two pixels, unless told otherwise."""
-    return TensorPlacement(**{"base": 0, "channels": 1, "height": 1, "width": 2, "col_step": 1, "row_step": 1, **values})
+    return TensorPlacement(**{"base": 0, "channels": 1, "height": 1, "width": 2, "col_step": 1, "row_step": 1,
+                              **values})
 
 
 def described(place: TensorPlacement, config: AcceleratorConfig, c: int, y: int, x: int) -> tuple[int, int]:

@@ -1,5 +1,7 @@
 """Allocation of the activation banks."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -8,8 +10,14 @@ from shiftwright.hw.arch.errors import CapacityError
 from shiftwright.sw.compiler.layout import locate
 from shiftwright.sw.compiler.lower import lower
 from shiftwright.sw.compiler.memory import Lifetime, allocate, assign
-from shiftwright.sw.network import QuantizedNetwork, TensorSpec
+from shiftwright.sw.network import Layer, QuantizedNetwork, TensorSpec
 from tests.networks import conv, join, linear, random_network, tensor
+
+
+def part(rng: np.random.Generator, source: TensorSpec, name: str, channels: int) -> Layer:
+    """A convolution whose output can be joined with others of its kind."""
+    layer = conv(rng, source, name, channels=channels, padding=(1, 1, 1, 1))
+    return dataclasses.replace(layer, target=dataclasses.replace(layer.target, exponent=0))
 
 
 def chain(sizes: list[int]) -> list[Lifetime]:
@@ -42,6 +50,11 @@ def test_long_lives_do_not_overlap(rng: np.random.Generator) -> None:
         assert peak <= sum(tensor.size for tensor in tensors)
 
 
+def leaves(tensor: TensorSpec, parts: dict[str, tuple[TensorSpec, ...]]) -> list[TensorSpec]:
+    """The tensors that layers write, of which `tensor` consists."""
+    return [leaf for part in parts[tensor.name] for leaf in leaves(part, parts)] if tensor.name in parts else [tensor]
+
+
 def test_nothing_that_is_still_read_is_overwritten(seed: int) -> None:
     """Play the layers: who owns each address, and does everybody find what he reads?"""
     config = AcceleratorConfig(act_depth=16384, lanes_y=2, lanes_x=4, streams=3)
@@ -55,19 +68,14 @@ def test_nothing_that_is_still_read_is_overwritten(seed: int) -> None:
             return address, bank
 
         parts = {concat.target.name: concat.parts for concat in network.concats}
-
-        def owners(tensor: TensorSpec) -> list[TensorSpec]:
-            return [leaf for part in parts.get(tensor.name, (tensor,)) for leaf in
-                    ((part,) if part is tensor else owners(part))]
-
         written = [network.input.name, *(layer.target.name for layer in network.layers)]
         owner[cells(written[0])] = written[0]
         for layer in network.layers:
             for source in layer.sources:
                 whole = owner[cells(source.name)]
-                for leaf in owners(source):
+                for leaf in leaves(source, parts):
                     assert (owner[cells(leaf.name)] == leaf.name).all(), (number, layer.name, leaf.name)
-                assert set(whole.ravel()) == {leaf.name for leaf in owners(source)}
+                assert set(whole.ravel()) == {leaf.name for leaf in leaves(source, parts)}
             owner[cells(layer.target.name)] = layer.target.name
             for source in layer.sources:
                 assert layer.target.name not in owner[cells(source.name)]
@@ -77,7 +85,7 @@ def test_nothing_that_is_still_read_is_overwritten(seed: int) -> None:
 
 def test_parts_lie_side_by_side_in_the_whole(rng: np.random.Generator) -> None:
     source = tensor("input", 2, 9, 9)
-    one, two = (conv(rng, source, name, channels=n, padding=(1, 1, 1, 1)) for name, n in (("one", 3), ("two", 4)))
+    one, two = (part(rng, source, name, n) for name, n in (("one", 3), ("two", 4)))
     whole = join("whole", two.target, one.target)
     last = conv(rng, whole.target, "last", channels=2)
     places = allocate(QuantizedNetwork(input=source, layers=(one, two, last), concats=(whole,)),

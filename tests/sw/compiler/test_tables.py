@@ -25,8 +25,8 @@ def unpack(words: np.ndarray) -> dict[str, int]:
             "first_x": first >> 10 & 15, "last_y": second & 15, "last_x": second >> 4}
 
 
-def check_tap(words: np.ndarray, layer: Layer, source: TensorPlacement, read: TensorPlacement, config: AcceleratorConfig,
-              stride: tuple[int, int], d: tuple[int, int], channel: int) -> int:
+def check_tap(words: np.ndarray, layer: Layer, source: TensorPlacement, read: TensorPlacement,
+              config: AcceleratorConfig, stride: tuple[int, int], d: tuple[int, int]) -> int:
     """Every output of one tap: in the padding exactly when the table says so, else at its tensor's address."""
     position = unpack(words)
     banks, addresses = locate(read, config)
@@ -41,11 +41,11 @@ def check_tap(words: np.ndarray, layer: Layer, source: TensorPlacement, read: Te
             continue
         (b_y, i), (b_x, j) = divmod(o_y, config.lanes_y), divmod(o_x, config.lanes_x)
         r_y, r_x = position["residue_y"] + i, position["residue_x"] + j
-        address = (source.base + b_y * source.row_step + b_x * source.col_step + position["offset"] + channel
+        address = (source.base + b_y * source.row_step + b_x * source.col_step + position["offset"]
                    + (source.row_step if r_y >= config.lanes_y else 0)
                    + (source.col_step if r_x >= config.lanes_x else 0)) & 0xFFFF
         bank = r_y % config.lanes_y * config.lanes_x + r_x % config.lanes_x
-        assert (bank, address) == (banks[0, y, x], addresses[0, y, x] + channel)
+        assert (bank, address) == (banks[0, y, x], addresses[0, y, x])
         found += 1
     return found
 
@@ -66,7 +66,7 @@ def test_every_tap_reads_its_pixel(seed: int) -> None:
             for pixel, words in zip(pixels, table, strict=False):
                 k_y, k_x = divmod(int(pixel), layer.kernel[1])
                 d = (k_y * layer.dilation[0] - layer.padding[0], k_x * layer.dilation[1] - layer.padding[1])
-                found = check_tap(words, layer, source, source, config, layer.stride, d, 0)
+                found = check_tap(words, layer, source, source, config, layer.stride, d)
                 assert found, "a position that never sees the input"
                 checked += found
             at = max(1, len(pixels))
@@ -74,7 +74,7 @@ def test_every_tap_reads_its_pixel(seed: int) -> None:
                 # The channel that channel 0 of each position's taps is; a grouped layer's first group is its first row.
                 for channel in range(0, place.channels, channels) if layer.groups == 1 else [-residual.channel_offset]:
                     shifted = dataclasses.replace(place, base=place.base + channel)
-                    check_tap(table[at], layer, source, shifted, config, residual.stride, (0, 0), 0)
+                    check_tap(table[at], layer, source, shifted, config, residual.stride, (0, 0))
                     at, joined = at + 1, joined + 1
             assert at == len(table)
     assert checked > 10_000 and joined > 10
