@@ -1,15 +1,27 @@
 """Requantizes finished accumulators one by one and writes them back, behind the terms of the next row."""
 
-from amaranth.hdl import Elaboratable, Module, signed
+from amaranth.hdl import Array, Cat, Const, Elaboratable, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from .arch.config import AcceleratorConfig
+from .arch.image import SCALE_EXTRA_MAX, Flag
+from .cells.use import shift_add
+from .lanes import read_latency
 from .layer import LayerLayout
 from .parameters import BIAS_WIDTH, ScaleLayout
+from .requantize import Requantizer
+from .writeback import WriteBack
 
 __all__ = ["Drain", "Gate"]
+
+RAW_BYTES = 4
+SPACING = 4
+"""Cycles between the beginnings of two passes, at least."""
+RELEASE_BITS = 3
+"""A stream may issue its next end of row when at most ``1 << RELEASE_BITS`` pixels are left: these are read before it
+reaches the shadows."""
 
 
 class Gate(wiring.Component):
@@ -38,6 +50,32 @@ class Gate(wiring.Component):
             "clear": In(1), "walk": In(range(max(2, config.lanes))), "quick": In(1), "parameters_ready": In(1),
             "advance": In(1), "release": In(1), "issue": In(1), "issue_last": In(1), "ready": Out(1),
         })
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        # Of the end of row in flight: whether its parameters are not known to be there; pixels less one that are left.
+        waiting = Signal()
+        last = Signal()
+        left = Signal.like(self.walk)
+        # An earlier row's parameters have not been copied.
+        pending = Signal()
+        granted = Signal()
+        m.d.comb += granted.eq(~waiting | (self.quick & self.parameters_ready & ~pending))
+        with m.If(self.advance):
+            m.d.sync += pending.eq(0)
+        with m.If(~self.ready & granted):
+            m.d.sync += [waiting.eq(0), left.eq(left - 1)]
+            with m.If(waiting):
+                m.d.sync += pending.eq(last)
+            with m.If(left == 0):
+                m.d.sync += self.ready.eq(1)
+        with m.If(self.release):
+            m.d.sync += [self.ready.eq(1), waiting.eq(0)]
+        with m.If(self.issue):
+            m.d.sync += [self.ready.eq(0), waiting.eq(1), last.eq(self.issue_last), left.eq(self.walk)]
+        with m.If(self.clear):
+            m.d.sync += [self.ready.eq(1), waiting.eq(0), pending.eq(0)]
+        return m
 
 
 class Drain(wiring.Component):
@@ -86,5 +124,176 @@ class Drain(wiring.Component):
             "w_data": Out(config.act_bits),
         })
 
+
     def elaborate(self, platform: object) -> Elaboratable:
-        return Module()
+        m = Module()
+        config, layer = self.config, self.layer
+        streams, latency = config.streams, read_latency(config)
+        raw, batch = ((layer.tag_flags & flag).any() for flag in (Flag.RAW, Flag.BATCH))
+        # A ring of shadows has to go round for each byte.
+        whole = raw if config.shadow_chain else Const(0, 1)
+        single = Signal()
+        m.d.sync += [
+            single.eq((layer.out_h == 1) & (layer.out_w == 1)),
+            self.walk.eq(Mux(single, 0, Mux(batch & ~whole, self.images, config.lanes - 1))),
+        ]
+
+        # A pass over a block begins: of a stream whose shadows are full, or of the next byte.
+        active, begin, begin_byte, final = Signal(), Signal(), Signal(), Signal()
+        byte, next_byte = Signal(2), Signal(2)
+        next_final = ~raw | (next_byte == RAW_BYTES - 1)
+        recent = Signal(SPACING - 1)
+        stream, next_stream = Signal(range(max(2, streams))), Signal(range(max(2, streams)))
+        eligible = self._eligible(m, begin & ~begin_byte, next_stream)
+        m.d.comb += begin.eq(~active & ~recent.any() & (begin_byte | eligible.any()))
+        if streams > 1:
+            self._next_stream(m, eligible, stream, begin_byte, next_stream)
+        with m.If(begin_byte):
+            m.d.comb += next_byte.eq(byte + 1)
+        m.d.sync += recent.eq(Cat(begin, recent))
+        last_x = self.finished_last_x.bit_select(next_stream, 1)
+        last = self.finished_last.bit_select(next_stream, 1)
+
+        # Its parameters. The bias is copied later, as the first pixel leaves the read multiplexer.
+        scale, terms = Signal(ScaleLayout()), Signal(2)
+        next_scale = data.View(ScaleLayout(), _of(self.scale, next_stream))
+        channel = _of(self.channel, next_stream)
+        address = shift_add(m, layer.out_base[:len(self.w_addr)], channel, Cat(next_byte, channel).as_signed(), raw,
+                            name="channel_addr_next")
+        channel_addr = [Signal(len(self.w_addr), name=f"channel_addr_{n}") for n in range(2)]
+        with m.If(begin):
+            m.d.sync += [
+                scale.eq(next_scale), terms.eq(Mux(raw, 0, next_scale.extra)), channel_addr[0].eq(address),
+                stream.eq(next_stream), byte.eq(next_byte), final.eq(next_final), begin_byte.eq(0),
+            ]
+
+        # Its pixels, each a step or more.
+        steps = self._steps(m, active, scale, terms)
+        pixel, walk_end, released, near = Signal(), Signal(), Signal(), Signal()
+        lane = self.drain_lane
+        m.d.comb += [
+            pixel.eq(steps["last"]), walk_end.eq(pixel & (lane == self.walk)),
+            near.eq(Mux(terms == 0, lane[RELEASE_BITS:] == self.walk[RELEASE_BITS:], walk_end)),
+        ]
+        with m.If(begin):
+            m.d.sync += [active.eq(1), lane.eq(0), released.eq(0)]
+        with m.Elif(pixel):
+            m.d.sync += lane.eq(lane + 1)
+            with m.If(walk_end):
+                m.d.sync += [active.eq(0), begin_byte.eq(~final)]
+        release = active & final & near & ~released
+        with m.If(release):
+            m.d.sync += released.eq(1)
+        alone = Const(streams == 1, 1)
+        for s in range(streams):
+            m.d.comb += [
+                self.release[s].eq(release & (stream == s) & ~(alone & ~raw & (terms == 0))),
+                self.quick[s].eq(alone & ~raw & (self.scale[s].extra == 0)),
+                self.drain_shift[s].eq(pixel & ~single & (stream == s)),
+            ]
+
+        # What happens to each step, some cycles later.
+        depth = latency + Requantizer.LATENCY - WriteBack.LATENCY
+        block_at = self._line(m, "block", begin, depth)
+        pixel_at = self._line(m, "pixel", Mux(begin, last_x, pixel), depth)
+        end_at = self._line(m, "end", Mux(begin, last, walk_end & final), depth)
+        stream_at = self._line(m, "stream", Mux(begin, next_stream, stream) if streams > 1 else Const(0, 1), depth)
+        load_at = self._line(m, "load", steps["load"], latency + 1)
+        bare_at = self._line(m, "bare", steps["bare"], latency)
+        flip_at = self._line(m, "flip", steps["flip"], latency + 1)
+        leaves_at = self._line(m, "leaves", begin & last & next_final, latency)
+
+        m.submodules.requantizer = requantizer = Requantizer(config)
+        bias = Signal(signed(config.acc_width + 1), reset_less=True)
+        with m.If(block_at[latency]):
+            m.d.sync += bias.eq(_of(self.bias, stream_at[latency]))
+        for s in range(streams):
+            m.d.comb += self.advance[s].eq(leaves_at[latency] & (stream_at[latency] == s))
+        m.d.comb += [
+            requantizer.raw.eq(raw), requantizer.qmin.eq(layer.qmin), requantizer.qmax.eq(layer.qmax),
+            requantizer.head.eq(_of(self.head, stream_at[latency])), requantizer.bias.eq(bias),
+            requantizer.bare.eq(bare_at[latency]), requantizer.load.eq(load_at[latency + 1]),
+            requantizer.flip.eq(flip_at[latency + 1]), requantizer.load_shift.eq(block_at[latency + 2]),
+            requantizer.amount.eq(Mux(raw, Cat(Const(0, 3), byte), scale.final_shift)),
+            requantizer.complemented.eq(Array([0, *(scale.terms[n].neg for n in range(SCALE_EXTRA_MAX))])[terms]),
+            self.w_data.eq(requantizer.o),
+        ]
+        m.submodules.write = write = WriteBack(config)
+        with m.If(block_at[SPACING]):
+            m.d.sync += channel_addr[1].eq(channel_addr[0])
+        m.d.comb += [
+            write.clear.eq(self.clear), write.start.eq(self.start), write.layer.eq(layer), write.image.eq(self.image),
+            write.images.eq(self.images), write.block.eq(block_at[depth]), write.stream.eq(stream_at[depth]),
+            write.last_x.eq(pixel_at[depth]), write.last.eq(end_at[depth]), write.channel_addr.eq(channel_addr[1]),
+            write.pixel.eq(pixel_at[depth] & ~block_at[depth]), write.block_end.eq(end_at[depth] & ~block_at[depth]),
+            self.w_en.eq(write.w_en), self.w_bank.eq(write.w_bank), self.w_addr.eq(write.w_addr),
+        ]
+
+        row_done = Signal()
+        m.d.sync += [row_done.eq(write.row_done), self.layer_done.eq(row_done & (self.row == layer.rows))]
+        with m.If(write.row_done):
+            m.d.sync += self.row.eq(self.row + 1)
+        with m.If(self.start):
+            m.d.sync += self.row.eq(0)
+        with m.If(self.clear):
+            m.d.sync += [active.eq(0), begin_byte.eq(0), row_done.eq(0), self.layer_done.eq(0)]
+        return m
+
+    def _eligible(self, m: Module, begin: Value, next_stream: Value) -> Value:
+        """Streams with full shadows and their parameters there."""
+        streams = self.config.streams
+        full, eligible = Signal(streams), Signal(streams)
+        m.d.comb += eligible.eq((full | self.finished) & self.parameters_ready)
+        for s in range(streams):
+            mine = begin & (next_stream == s) if streams > 1 else begin
+            with m.If(mine | self.clear):
+                m.d.sync += full[s].eq(0)
+            with m.Elif(self.finished[s]):
+                m.d.sync += full[s].eq(1)
+        return eligible
+
+    def _next_stream(self, m: Module, eligible: Value, stream: Value, again: Value, chosen: Value) -> None:
+        """The next stream in turn that is eligible, or ``stream`` again."""
+        for later in (False, True):
+            for s in reversed(range(self.config.streams)):
+                with m.If(eligible[s] & ((stream < s) if later else 1)):
+                    m.d.comb += chosen.eq(s)
+        with m.If(again):
+            m.d.comb += chosen.eq(stream)
+
+    def _steps(self, m: Module, active: Value, scale: data.View, terms: Value) -> dict[str, Value]:
+        """Steps of a pixel: one that loads, then one for each bit that a term shifts by, the last of which adds.
+
+        A pixel's last step is ``last``; those that only shift are ``bare``.
+        """
+        term, count = Signal(2), Signal(5)
+        neg, sign = Signal(), Signal()
+        load, ends = term == 0, Signal()
+        m.d.comb += ends.eq((term == 0) | (count == 1))
+        shifts = Array(scale.terms[n].shift for n in range(SCALE_EXTRA_MAX + 1))
+        signs = Array(scale.terms[n].neg for n in range(SCALE_EXTRA_MAX + 1))
+        with m.If(~active):
+            m.d.sync += term.eq(0)
+        with m.Elif(ends):
+            m.d.sync += [term.eq(Mux(term == terms, 0, term + 1)), count.eq(shifts[term]), neg.eq(signs[term]),
+                         sign.eq(neg & ~load)]
+        with m.Else():
+            m.d.sync += count.eq(count - 1)
+        return {"load": load, "bare": ~ends, "flip": ~load & ends & (neg ^ sign), "last": active & ends & (term == terms)}
+
+    def _line(self, m: Module, name: str, value: Value, depth: int) -> list[Value]:
+        """``value``, then what it was 1, 2, ... ``depth`` cycles ago; ``clear`` empties it."""
+        line: list[Value] = [value]
+        for n in range(depth):
+            following = Signal(len(value), name=f"{name}_{n + 1}")
+            m.d.sync += following.eq(line[-1])
+            with m.If(self.clear):
+                m.d.sync += following.eq(0)
+            line.append(following)
+        return line
+
+
+def _of(array: data.View, stream: Value) -> Value:
+    """A stream's element of an array."""
+    words = [Value.cast(array[s]) for s in range(len(array))]
+    return words[0] if len(words) == 1 else Array(words)[stream]

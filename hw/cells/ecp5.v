@@ -30,6 +30,35 @@ module SHIFTWRIGHT_SHIFT_ADD #(
   endgenerate
 endmodule
 
+// Likewise A ^ (C & (B ^ D)).
+module SHIFTWRIGHT_GATED_ADD #(
+    parameter WIDTH = 1
+) (
+    input [WIDTH-1:0] acc,
+    input [WIDTH-1:0] addend,
+    input enable,
+    input invert,
+    output [WIDTH-1:0] sum
+);
+  localparam PAIRS = (WIDTH + 1) / 2;
+  localparam [15:0] INIT = 16'h9a6a;
+  wire [2*PAIRS-1:0] a = acc, b = addend, s;
+  wire [PAIRS:0] chain;
+  assign chain[0] = 1'b0;
+  assign sum = s[WIDTH-1:0];
+  genvar n;
+  generate
+    for (n = 0; n < PAIRS; n = n + 1) begin : pair
+      CCU2C #(
+          .INIT0(INIT), .INIT1(INIT), .INJECT1_0("NO"), .INJECT1_1("NO")
+      ) cell_i (
+          .CIN(chain[n]), .A0(a[2*n]), .B0(b[2*n]), .C0(enable), .D0(invert), .A1(a[2*n+1]), .B1(b[2*n+1]),
+          .C1(enable), .D1(invert), .S0(s[2*n]), .S1(s[2*n+1]), .COUT(chain[n+1])
+      );
+    end
+  endgenerate
+endmodule
+
 // Two words a LUT4, which has an input left for the inversion; PFUMX and L6MUX21 choose among LUTs.
 module SHIFTWRIGHT_SELECT #(
     parameter WIDTH = 1,

@@ -14,6 +14,19 @@ module SHIFTWRIGHT_SHIFT_ADD #(
   assign sum = acc + (sel ? high : low) + {{WIDTH{1'b0}}, carry};
 endmodule
 
+// sum = acc + (enable ? (invert ? ~addend : addend) : 0)
+module SHIFTWRIGHT_GATED_ADD #(
+    parameter WIDTH = 1
+) (
+    input [WIDTH-1:0] acc,
+    input [WIDTH-1:0] addend,
+    input enable,
+    input invert,
+    output [WIDTH-1:0] sum
+);
+  assign sum = acc + ((addend ^ {WIDTH{invert}}) & {WIDTH{enable}});
+endmodule
+
 // out = words[sel], inverted when invert is high; WORDS is 4, 8 or 16
 module SHIFTWRIGHT_SELECT #(
     parameter WIDTH = 1,

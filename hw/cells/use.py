@@ -10,7 +10,7 @@ from importlib import resources
 from amaranth.hdl import Cat, Instance, Module, Mux, Signal, Value, ValueLike
 from amaranth.utils import exact_log2
 
-__all__ = ["cells_verilog", "select", "shift_add"]
+__all__ = ["cells_verilog", "gated_add", "select", "shift_add"]
 
 SELECT_WORDS = (4, 8, 16)
 """Numbers of words that :func:`select` has a cell for."""
@@ -33,6 +33,20 @@ def shift_add(m: Module, acc: Value, low: Value, high: Value, sel: ValueLike, ca
     m.d.comb += [words[0].eq(low), words[1].eq(high)]
     m.submodules += Instance("SHIFTWRIGHT_SHIFT_ADD", p_WIDTH=width, i_acc=acc, i_low=words[0], i_high=words[1],
                              i_sel=sel, i_carry=carry, o_sum=total)
+    return total
+
+
+def gated_add(m: Module, acc: Value, addend: Value, enable: ValueLike, invert: ValueLike = 0, *,
+              name: str = "sum") -> Signal:
+    """``acc``, plus ``addend`` (or its complement, if ``invert``) if ``enable``, in as many bits as ``addend``.
+
+    One LUT4 a bit on ECP5. ``acc`` is extended by its sign.
+    """
+    width = len(addend)
+    total, extended = Signal(width, name=name), Signal(width, name=f"{name}_acc")
+    m.d.comb += extended.eq(acc)
+    m.submodules += Instance("SHIFTWRIGHT_GATED_ADD", p_WIDTH=width, i_acc=extended, i_addend=addend, i_enable=enable,
+                             i_invert=invert, o_sum=total)
     return total
 
 
