@@ -11,7 +11,7 @@ from .simulators import ModelSpec
 __all__ = ["COMPONENTS", "check_component", "yard_spec"]
 
 COMPONENTS = ("memory", "codetable", "wordreader", "decoder", "rowbuffer", "expander", "blocks", "tapgen",
-              "activations", "lanes", "parameters", "drain", "sequencer")
+              "activations", "window", "lanes", "parameters", "drain", "sequencer")
 """Benches in :mod:`shiftwright.sim.benches`, by module."""
 
 

@@ -65,6 +65,12 @@ def _activations(config: AcceleratorConfig) -> wiring.Component:
     return ActivationMemory(config)
 
 
+def _window(config: AcceleratorConfig) -> wiring.Component:
+    from ..hw.window import Window
+
+    return Window(config)
+
+
 def _lane(config: AcceleratorConfig) -> wiring.Component:
     from ..hw.lanes import Lane
 
@@ -103,8 +109,9 @@ def _memory(config: AcceleratorConfig) -> wiring.Component:
 
 UNITS: dict[str, Callable[[AcceleratorConfig], wiring.Component]] = {
     "codetable": _codetable, "wordreader": _wordreader, "decoder": _decoder, "rowbuffer": _rowbuffer,
-    "expander": _expander, "blocks": _blocks, "tapgen": _tapgen, "activations": _activations, "lane": _lane,
-    "lanes": _lanes, "parameters": _parameters, "drain": _drain, "sequencer": _sequencer, "memory": _memory,
+    "expander": _expander, "blocks": _blocks, "tapgen": _tapgen, "activations": _activations,
+    "window": _window, "lane": _lane, "lanes": _lanes, "parameters": _parameters, "drain": _drain,
+    "sequencer": _sequencer, "memory": _memory,
 }
 """How each component is made."""
 

@@ -31,7 +31,7 @@ class Windows:
         self.col_step, self.extend, self.invert = col_step, extend, invert
         self.residues: list[tuple[int, int]] = []
         self.checked = 0
-        self._mask = len(banks[0]) - 1
+        self._mask = (1 << (len(banks[0]) - 1).bit_length()) - 1
         self._write: tuple[int, int, int] | None = None
         # The read so many cycles ago, and the banks' contents at the time that it took.
         self._ago: list[Read | None] = [None] * (ActivationMemory.LATENCY + 1)
@@ -44,20 +44,24 @@ class Windows:
         return [(read.addr_y if read.residue[0] > r else read.addr) + (self.col_step if read.residue[1] > q else 0)
                 & self._mask for r in range(config.lanes_y) for q in range(config.lanes_x)]
 
+    def _address(self) -> int:
+        """Any that leads to one that exists, also one step further."""
+        depth = len(self.banks[0])
+        return self.bench.rng.randrange(depth if depth > self._mask else depth - self.col_step)
+
     def drive(self) -> None:
         bench, config, rng = self.bench, self.bench.config, self.bench.rng
         # All residues in turn.
         random_residue = (rng.randrange(config.lanes_y), rng.randrange(config.lanes_x))
         masks = [0 if rng.random() < 0.4 else rng.getrandbits(size) for size in (config.lanes_y, config.lanes_x)]
-        read = Read(rng.getrandbits(self._mask.bit_length()), rng.getrandbits(self._mask.bit_length()),
-                    self.residues.pop() if self.residues else random_residue, *masks)
+        read = Read(self._address(), self._address(), self.residues.pop() if self.residues else random_residue, *masks)
         self._ago = [read, *self._ago[:-1]]
         late_y, late_x = self._ago[ActivationMemory.OUTSIDE_Y_DELAY], self._ago[ActivationMemory.OUTSIDE_X_DELAY]
         bench.ports.put(addr=read.addr, addr_y=read.addr_y, residue_y=read.residue[0], residue_x=read.residue[1],
                         outside_y=late_y.outside_y if late_y else 0, outside_x=late_x.outside_x if late_x else 0)
         # An address that some bank reads in this cycle is not written: what it gets is not specified.
         reading = self._ago[READ]
-        addr = rng.getrandbits(self._mask.bit_length())
+        addr = rng.randrange(config.act_depth)
         self._write = None
         if rng.random() < 0.5 and (reading is None or addr not in self._addresses(reading)):
             self._write = rng.randrange(config.lanes), addr, rng.getrandbits(config.act_bits)
@@ -94,8 +98,8 @@ class Windows:
 async def windows_reach_their_lanes(dut: Any) -> None:
     """All residues, random masks, every treatment of the highest bit, with writes going on."""
     bench = await Bench.open(dut, "activations")
-    config, depth = bench.config, 1 << (bench.config.act_depth - 1).bit_length()
-    banks = [[bench.rng.getrandbits(config.act_bits) for _ in range(depth)] for _ in range(config.lanes)]
+    config = bench.config
+    banks = [[bench.rng.getrandbits(config.act_bits) for _ in range(config.act_depth)] for _ in range(config.lanes)]
     for bank, values in enumerate(banks):
         bench.ports.put(w_en=1, w_bank=bank)
         for addr, value in enumerate(values):
@@ -103,7 +107,7 @@ async def windows_reach_their_lanes(dut: Any) -> None:
             await bench.step()
     for extend, invert in ((0, 0), (1, 0), (0, 1)):
         # Constant while a layer runs.
-        col_step = bench.rng.randrange(1, depth)
+        col_step = bench.rng.randrange(1, config.act_depth)
         bench.ports.put(w_en=0, col_step=col_step, extend=extend, invert=invert)
         await bench.step(ActivationMemory.LATENCY)
         windows = Windows(bench, banks, col_step=col_step, extend=extend, invert=invert)

@@ -45,10 +45,11 @@ class Walker:
         self._overrun |= self._is_term(ago[OVERRUN]) and not self._is_known(ago[OVERRUN])
         assert ports.get("overrun") == self._overrun, "overrun"
         self._check_control(ago[CONTROL])
-        outside_y = ports.get("outside_y")
         if not self._is_term(ago[OUTSIDE_Y]):
+            outside_y = ports.get("outside_y")
             assert outside_y == (1 << shape.y.lanes) - 1, f"{ago[OUTSIDE_Y]}: lane rows {outside_y:b}"
         elif (item := ago[OUTSIDE_Y]) and self._is_known(item):
+            outside_y = ports.get("outside_y")
             for i in range(min(shape.y.lanes, shape.y.out - item.y)):
                 inside = shape.locate(item, i, 0)[0]
                 assert (outside_y >> i & 1) != inside, f"{item}: lane row {i}, {shape}"
