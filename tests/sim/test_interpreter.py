@@ -313,17 +313,20 @@ def test_polyphase_output_is_read_with_its_stride(rng):
     np.testing.assert_array_equal(result.final, expected)
 
 
-def test_depthwise_rows_of_two_streams(rng):
-    """Row r of stream s reads channel 2 r + s."""
-    config = CONFIG.replace(streams=2)
-    steps = block_steps(config, 5, 3)
-    words = plain_layer(config, [[op(ADD, shift=min(shift, 3))] for shift in range(5)], channels=1, out_h=3, out_w=3,
-                        stream_step=1, group_rows=1, group_step=2, out_base=20, positions=[position(0)], **read(steps),
-                        **written(steps), scale=[3])
-    data = file_bytes(config, model_words([words]), tensor(0, (5, 3, 3), steps=steps),
-                      tensor(20, (5, 3, 3), steps=steps))
-    x = rng.integers(0, 256, (2, 5, 3, 3))
-    expected = ((x << np.array([0, 1, 2, 3, 3]).reshape(5, 1, 1)) + 4) >> 3
+@pytest.mark.parametrize("multiple", [1, 2])
+def test_depthwise_rows_of_two_streams(rng, multiple):
+    """Row r of stream s reads channel 2 (r div multiple) + s."""
+    config = CONFIG.replace(streams=2, act_depth=128)
+    rows, steps = 6 * multiple, block_steps(config, 6, 3)
+    target = block_steps(config, rows, 3)
+    words = plain_layer(config, [[op(ADD, shift=row % 4)] for row in range(rows)], channels=1, out_h=3, out_w=3,
+                        stream_step=1, group_rows=multiple, group_step=2, out_base=30, positions=[position(0)],
+                        **read(steps), **written(target), scale=[3])
+    data = file_bytes(config, model_words([words]), tensor(0, (6, 3, 3), steps=steps),
+                      tensor(30, (rows, 3, 3), steps=target))
+    x = rng.integers(0, 256, (2, 6, 3, 3))
+    source = [2 * (row // 2 // multiple) + row % 2 for row in range(rows)]
+    expected = ((x[:, source] << np.arange(rows).reshape(-1, 1, 1) % 4) + 4) >> 3
     np.testing.assert_array_equal(interpreter.run(data, x).final, expected.clip(0, 255))
 
 
