@@ -21,6 +21,7 @@ from .arch.image import (
     POSITION_WORDS,
     WATCHDOG_UNIT,
 )
+from .cells.use import shift_add
 from .counters import LayerCounters
 from .fetch import FetchSignature, ModelMemory
 from .layer import LayerLayout, StreamShares
@@ -28,6 +29,8 @@ from .layer import LayerLayout, StreamShares
 __all__ = ["Section", "Sequencer"]
 
 LAYER_BITS = LAYERS_MAX.bit_length()
+NOT_EMPTY = ("channels", "positions", "rows", "group_rows", "out_h", "out_w")
+"""Words of a descriptor that must not be 0."""
 
 
 class Section(enum.IntEnum):
@@ -125,6 +128,7 @@ class Sequencer(wiring.Component):
         width = max(self.addr_width, 16)
         section = Signal(Section)
         head, tail = Signal(), Signal()
+        starting, jumping, stepping = Signal(), Signal(), Signal()
         last = Signal(LAYER_BITS)
         total = Signal(width + 1)
         bad = Signal()
@@ -146,17 +150,23 @@ class Sequencer(wiring.Component):
             self.load_valid.eq(mem.valid), self.load.eq(mem.data), self.load_section.eq(section),
             self.limit.eq(total),
         ]
-        moved = Signal(width + 2)
-        m.d.comb += moved.eq(Cat(Const(1, 1), addr) + Cat(request, operand))
+        moved, room = Signal(width + 2), Signal(width + 2)
+        restart = Signal()
+        m.d.comb += [moved.eq(Cat(Const(1, 1), addr) + Cat(request, operand)), room.eq(total - addr)]
         m.d.sync += [
-            addr.eq(moved[1:]), operand.eq(0), flight.eq(Cat(request, flight)), index.eq(index + mem.valid),
-            past.eq((past | (addr > total)) & (section != Section.HEADER)),
+            addr.eq(Mux(restart, 0, moved[1:])), operand.eq(0), flight.eq(Cat(request, flight)), index.eq(index + mem.valid),
+            past.eq((past | room[-1]) & (section != Section.HEADER)),
         ]
+        # At the beginning of a section nothing is left.
+        idle, beginning, counting = Signal(), Signal(), Signal()
+        then_left = shift_add(m, left, counting.replicate(len(left)), self._size(section), beginning, name="then_left")
+        m.d.sync += left.eq(Mux(idle, 0, then_left))
         with m.If(request):
             with m.If((section == Section.POSITIONS) & (position_word != POSITION_WORDS - 1)):
                 m.d.sync += position_word.eq(position_word + 1)
             with m.Else():
-                m.d.sync += [position_word.eq(0), left.eq(left - 1)]
+                m.d.sync += position_word.eq(0)
+                m.d.comb += counting.eq(1)
 
         # The words of header and descriptor. What is wrong is noted word by word. Lengths enter two queues, of parameters
         # and of codewords. Later they leave them as one queue, whose places their addresses take over. The address of the
@@ -164,40 +174,51 @@ class Sequencer(wiring.Component):
         word = mem.data
         parameters = [Signal(width, name=f"parameters{s}") for s in range(config.streams)]
         codes = [Signal(width, name=f"codes{s}") for s in range(config.streams)]
+        winding, wrong, some = Signal(), Signal(), Signal()
+        most = self._most_bits
+        few = {bits: Signal(name=f"few{bits}") for bits in {*most.values(), LAYER_BITS, width - 15, width - 16}}
         summing, low, high, of_codes = Signal(), Signal(), Signal(), Signal()
         with m.If(mem.valid & (section == Section.HEADER)):
             with m.Switch(index):
                 with m.Case(HEADER.index("magic")):
-                    m.d.sync += bad.eq(bad | (word != MODEL_MAGIC))
+                    m.d.comb += wrong.eq(word != MODEL_MAGIC)
                 with m.Case(HEADER.index("layers")):
-                    m.d.sync += [last.eq(word), bad.eq(bad | (word == 0) | _above(word, LAYERS_MAX))]
+                    m.d.sync += last.eq(word)
+                    m.d.comb += [some.eq(1), few[LAYER_BITS].eq(1)]
                 with m.Case(HEADER.index("total_lo")):
                     m.d.sync += total[:16].eq(word)
                 with m.Case(HEADER.index("total_hi")):
-                    m.d.sync += [total[16:].eq(word), bad.eq(bad | (word[width - 15:] != 0))]
+                    m.d.sync += total[16:].eq(word)
+                    m.d.comb += few[width - 15].eq(1)
                 with m.Case(HEADER.index("tail")):
-                    m.d.sync += bad.eq(bad | _above(total, config.weight_depth))
+                    m.d.comb += wrong.eq(_above(total, config.weight_depth))
                     with m.If(head):
                         m.d.sync += last.eq(word)
-                    with m.If(tail):
-                        m.d.sync += self.layer_number.eq(word)
+                    m.d.comb += jumping.eq(tail)
                 with m.Case(HEADER.index("tail_addr_lo")):
                     m.d.comb += [low.eq(tail), of_codes.eq(1)]
                 with m.Case(HEADER.index("tail_addr_hi")):
                     m.d.comb += [high.eq(tail), of_codes.eq(1)]
-        wrong = self._wrong(word)
         with m.If(mem.valid & (section == Section.DESCRIPTOR)):
             with m.Switch(index):
                 for n, name in enumerate(DESCRIPTOR):
                     with m.Case(n):
-                        m.d.sync += layer[name].eq(word)
-                        if name in wrong:
-                            m.d.sync += bad.eq(bad | wrong[name])
+                        if name == "watchdog":
+                            m.d.comb += winding.eq(1)
+                        else:
+                            m.d.sync += layer[name].eq(word)
+                        m.d.comb += some.eq(name in NOT_EMPTY)
+                        if name in most:
+                            m.d.comb += few[most[name]].eq(1)
+                        if name == "tag_flags":
+                            m.d.comb += wrong.eq(word[12:] != DESCRIPTOR_TAG)
                 with m.Default():
                     half = Signal(2)
                     m.d.comb += [half.eq(index - DESCRIPTOR_WORDS), Cat(high, of_codes).eq(half), low.eq(~high)]
         with m.If(high):
-            m.d.sync += bad.eq(bad | (word[width - 16:] != 0))
+            m.d.comb += few[width - 16].eq(1)
+        too_large = Cat(few[bits] & word[bits:].any() for bits in few).any()
+        m.d.sync += bad.eq((bad | wrong | (some & (word == 0)) | too_large) & ~idle)
         for queue, mine, behind in ((parameters, ~of_codes, codes[0]), (codes, of_codes, addr)):
             entering, taking = Mux(summing, behind, word), (low & mine) | summing
             if config.streams == 1:
@@ -219,7 +240,7 @@ class Sequencer(wiring.Component):
         m.d.comb += [getattr(shares, name).eq(layer[name]) for name in ("rows", "in_base", "stream_step")]
 
         running = Signal()
-        expired = self._watchdog(m, running)
+        expired = self._watchdog(m, winding, running)
         # An abort is remembered until a state in which the run can end.
         aborting, failing = Signal(), Signal()
         m.d.sync += aborting.eq((aborting | self.abort) & self.busy)
@@ -237,17 +258,19 @@ class Sequencer(wiring.Component):
 
         with m.FSM():
             with m.State("Idle"):
-                m.d.sync += [section.eq(Section.HEADER), addr.eq(0), bad.eq(0), Cat(parameters, codes).eq(0)]
+                m.d.comb += [idle.eq(1), restart.eq(1)]
+                m.d.sync += [section.eq(Section.HEADER), Cat(parameters, codes).eq(0)]
                 with m.If(self.start):
                     m.d.sync += [
-                        self.busy.eq(1), self.done.eq(0), self.status.eq(Status.OK), self.layer_number.eq(0),
+                        self.busy.eq(1), self.done.eq(0), self.status.eq(Status.OK),
                         head.eq(self.head), tail.eq(self.tail),
                     ]
+                    m.d.comb += starting.eq(1)
                     m.next = "Check"
             with m.State("Check"):
-                m.d.sync += [left.eq(self._size(section)), index.eq(0)]
+                m.d.sync += index.eq(0)
                 m.d.comb += [
-                    self.load_begin.eq(section == Section.DESCRIPTOR), shares.start.eq(section == Section.POSITIONS),
+                    beginning.eq(1), self.load_begin.eq(section == Section.DESCRIPTOR), shares.start.eq(section == Section.POSITIONS),
                     failing.eq(aborting | bad | past),
                 ]
                 m.next = "Load"
@@ -259,8 +282,7 @@ class Sequencer(wiring.Component):
                     m.d.comb += self.run.eq(1)
                     m.next = "Run"
                 with m.Elif((section == Section.JUMP) | (section == Section.STREAMS)):
-                    with m.If(tail & (section == Section.JUMP)):
-                        m.d.sync += addr.eq(0)
+                    m.d.comb += restart.eq(tail & (section == Section.JUMP))
                     m.next = "Sum"
             with m.State("Load"):
                 m.d.comb += loading.eq(1)
@@ -273,8 +295,8 @@ class Sequencer(wiring.Component):
                     m.d.sync += section.eq(section + 1)
                     m.next = "Check"
                 with m.Else():
-                    m.d.comb += summing.eq(1)
-                    m.d.sync += [operand.eq(parameters[0]), left.eq(left - 1)]
+                    m.d.comb += [summing.eq(1), counting.eq(1)]
+                    m.d.sync += operand.eq(parameters[0])
                     m.next = "Add"
             with m.State("Add"):
                 m.next = "Sum"
@@ -299,7 +321,7 @@ class Sequencer(wiring.Component):
                 with m.If(failing):
                     m.next = "End"
                 with m.Elif(~self.pause):
-                    m.d.sync += self.layer_number.eq(self.layer_number + 1)
+                    m.d.comb += stepping.eq(1)
                     m.next = "Check"
             with m.State("End"):
                 m.d.comb += self.clear.eq(1)
@@ -307,6 +329,10 @@ class Sequencer(wiring.Component):
                 m.next = "Idle"
         with m.If(failing):
             m.d.sync += self.status.eq(reason)
+        with m.If(starting):
+            m.d.sync += self.layer_number.eq(0)
+        with m.Elif(jumping | stepping):
+            m.d.sync += self.layer_number.eq(Mux(stepping, self.layer_number + 1, word))
         m.d.sync += self.layer_done.eq(self.finished & self.busy)
         return m
 
@@ -322,25 +348,23 @@ class Sequencer(wiring.Component):
     def _size(self, section: Value) -> Value:
         """Words of a section; of the positions, their number; of the streams, the lengths to add up."""
         layer, config = self.layer, self.config
-        size: Value = Const(2 * config.streams)
-        for kind, words in ((Section.HEADER, Const(HEADER_WORDS)), (Section.DESCRIPTOR, Const(self._head_words)),
-                            (Section.POSITIONS, layer.positions), (Section.CODES, Const(config.max_code_bits)),
-                            (Section.DICTIONARY, layer.dict_words)):
-            size = Mux(section == kind, words, size)
+        sizes = {Section.HEADER: Const(HEADER_WORDS), Section.DESCRIPTOR: Const(self._head_words),
+                 Section.POSITIONS: layer.positions, Section.CODES: Const(config.max_code_bits),
+                 Section.DICTIONARY: layer.dict_words}
+        size: Value = Const(0)
+        for kind in list(Section)[:-1]:
+            words = sizes.get(kind, Const(2 * config.streams))[:bits_for(self._left_max)]
+            size = size | ((section == kind).replicate(len(words)) & words)
         return size
 
-    def _wrong(self, word: Value) -> dict[str, Value]:
-        """What is wrong with a word of the descriptor, by name."""
+    @property
+    def _most_bits(self) -> dict[str, int]:
+        """Bits that the words of a descriptor may have, where not all."""
         config = self.config
-        empty = word == 0
-        return {
-            "tag_flags": word[12:] != DESCRIPTOR_TAG, "channels": empty | _above(word, config.act_depth),
-            "positions": empty | _above(word, config.positions), "rows": empty, "group_rows": empty,
-            "out_h": empty | _above(word, (1 << config.map_bits) - 1),
-            "out_w": empty | _above(word, (1 << config.map_bits) - 1), "dict_words": _above(word, config.dict_depth),
-        }
+        return {"channels": bits_for(config.act_depth), "positions": bits_for(config.positions),
+                "out_h": config.map_bits, "out_w": config.map_bits, "dict_words": bits_for(config.dict_depth)}
 
-    def _watchdog(self, m: Module, running: Value) -> Value:
+    def _watchdog(self, m: Module, winding: Value, running: Value) -> Value:
         """High when a layer takes too many cycles.
 
         Every ``WATCHDOG_UNIT`` cycles the descriptor's word turns once through a subtractor of one bit.
@@ -350,12 +374,15 @@ class Sequencer(wiring.Component):
         turning, turned, borrow, expired = Signal(), Signal(), Signal(), Signal()
         m.d.comb += turning.eq(ticks[4:] == 0)
         with m.If(running):
-            m.d.sync += [ticks.eq(ticks + 1), turned.eq(turning), borrow.eq(1), expired.eq(turned & ~turning & borrow)]
-            with m.If(turning):
-                m.d.sync += [units.eq(Cat(units[1:], units[0] ^ borrow)), borrow.eq(borrow & ~units[0])]
+            m.d.sync += [
+                ticks.eq(ticks + 1), turned.eq(turning), borrow.eq(~turning | (borrow & ~units[0])),
+                expired.eq(turned & ~turning & borrow),
+            ]
         with m.Else():
             # As if the word had turned once already.
             m.d.sync += [ticks.eq(len(units)), turned.eq(0), borrow.eq(0), expired.eq(0)]
+        with m.If(winding | (running & turning)):
+            m.d.sync += units.eq(Mux(winding, self.mem.data, Cat(units[1:], units[0] ^ borrow)))
         return expired
 
     def _counters(self, m: Module, section: Value, flush: Value, flushed: Value) -> None:

@@ -300,10 +300,12 @@ async def bad_headers_and_descriptors(dut: Any) -> None:
         await unit.end(Status.BAD_MODEL, f"header {words}")
         assert unit.monitor.runs == 0
     most = 1 << config.map_bits
-    bad = [("tag_flags", 0xC123), ("tag_flags", 0x0123), ("channels", 0), ("channels", config.act_depth + 1),
-           ("channels", 0xFFFF), ("positions", 0), ("positions", config.positions + 1), ("positions", 0x8001),
+    channels, positions, dictionary = (
+        1 << depth.bit_length() for depth in (config.act_depth, config.positions, config.dict_depth))
+    bad = [("tag_flags", 0xC123), ("tag_flags", 0x0123), ("channels", 0), ("channels", channels),
+           ("channels", 0xFFFF), ("positions", 0), ("positions", positions), ("positions", 0x8001),
            ("rows", 0), ("group_rows", 0), ("out_h", 0), ("out_w", 0), ("out_h", most), ("out_w", most),
-           ("out_w", 0xFFFF), ("dict_words", config.dict_depth + 1), ("dict_words", 0xFFFF)]
+           ("out_w", 0xFFFF), ("dict_words", dictionary), ("dict_words", 0xFFFF)]
     for number, (field, value) in enumerate(bad):
         if value > 0xFFFF:
             continue
