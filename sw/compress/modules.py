@@ -21,6 +21,8 @@ __all__ = ["AffineLayer", "ConvLayer", "PoolLayer"]
 
 MAX_CHANNEL_SPREAD = 6
 """Binary orders of magnitude by which the scales of a batch-normalized layer's channels may differ."""
+JOINED_SPREAD = 3
+"""The same where a residual joins: each more doubles the residual's weight, and terms beyond the largest shift."""
 FINE_BITS = 4
 """Fractional bits of an input that the offsets of an affine layer are rounded to."""
 MOST_EQUAL_TERMS = 64
@@ -130,7 +132,7 @@ class ConvLayer(_Joining):
         """Row exponents may differ so much that shifts and, with full weights, accumulators have the bits for it."""
         assert self.layer.weight is not None
         bits = (self.layer.weight[0].size << recipe.act_bits).bit_length() + levels
-        return max(0, min(MAX_CHANNEL_SPREAD, self.max_shift - levels + 1, recipe.acc_bits - bits))
+        return max(0, min(JOINED_SPREAD, self.max_shift - levels + 1, recipe.acc_bits - bits))
 
     @property
     def row_drops(self) -> Tensor:

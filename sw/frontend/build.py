@@ -34,6 +34,8 @@ class Value:
         Every how many pixels of the tensor are taken.
     channel_offset : int
         Channels of zeros before the tensor's.
+    more_channels : bool
+        There are channels of zeros.
     """
 
     tensor: str
@@ -61,8 +63,8 @@ class Builder:
 
     Attributes
     ----------
-    input_shape : (int, int, int)
-        What the layers that read the input take.
+    image_shape, input_shape : (int, int, int)
+        Shape of the module's input, and of what the layers that read it take.
     layers : dict of FloatLayer
         By name, in execution order.
     concats : dict of FloatConcat
@@ -70,7 +72,7 @@ class Builder:
     """
 
     def __init__(self, image_shape: Shape) -> None:
-        self.input_shape = image_shape
+        self.image_shape = self.input_shape = image_shape
         self.layers: dict[str, FloatLayer] = {}
         self.concats: dict[str, FloatConcat] = {}
         self._made = {INPUT: 0}

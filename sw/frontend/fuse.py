@@ -159,14 +159,17 @@ class _Fuser:
                               "both must have the same shape")
         for host, joining in ((x, other), (other, x)):
             layer = builder.foldable(host)
-            if (layer is not None and layer.op == "conv" and not layer.clamp.active and joining.tensor != host.tensor
+            if (layer is not None and layer.weight is not None and not layer.clamp.active
+                    and joining.tensor != host.tensor and not (layer.affine and np.any(layer.weight != 1))
                     and builder.before(joining.tensor, host.tensor)
                     and builder.signed(joining.tensor) == builder.signed(layer.source)):
                 return builder.fold(host, residuals=(*layer.residuals, _residual(joining)))
         if x.sliced:
             x, other = other, x
         if INPUT in (x.tensor, other.tensor) and builder.signed(x.tensor) != builder.signed(other.tensor):
-            x, other = (builder.copy(bound, value) if value.tensor == INPUT else value for value in (x, other))
+            image = builder.copy(bound, Value(tensor=INPUT, shape=builder.image_shape))
+            x, other = (dataclasses.replace(value, tensor=image.tensor) if value.tensor == INPUT else value
+                        for value in (x, other))
         return builder.fold(builder.copy(bound, x), residuals=(_residual(other),))
 
     def _cat(self, bound: Bound, *values: Value) -> Value:
@@ -176,17 +179,18 @@ class _Fuser:
         for x in values:
             if not x.flat:
                 builder.read(bound, x)
+        shape = (bound.out_shape[0], *values[0].shape[1:])
         parts, tensors = list[str](), [x.tensor for x in values]
-        for name, concat in builder.concats.items():  # what is joined already begins this one
+        for name, concat in builder.concats.items():  # what is joined already is this one, or begins it
+            if tuple(tensors) == concat.parts:
+                return Value(tensor=name, shape=shape, flat=values[0].flat, sole=False)
             if tuple(tensors[:len(concat.parts)]) == concat.parts and not builder.joined(name):
-                values, parts = values[len(concat.parts):], [name]
-                break
-        for x in values:
+                parts = [name]
+        for x in values[len(builder.concats[parts[0]].parts) if parts else 0:]:
             if builder.joined(x.tensor) or x.tensor in parts or builder.scaled_like_input(x.tensor):
                 x = builder.copy(bound, x)
             parts.append(x.tensor)
-        shape = (bound.out_shape[0], *values[0].shape[1:]) if values else (bound.out_shape[0], *x.shape[1:])
-        return builder.join(bound.path, tuple(parts), shape, x.flat)
+        return builder.join(bound.path, tuple(parts), shape, values[0].flat)
 
     def _clamp(self, bound: Bound, x: Value) -> Value:
         attributes = bound.attributes
@@ -275,7 +279,7 @@ class _Fuser:
         whole = not bound.attributes["start"] and (end is None or end >= bound.in_shape[dim - 1])
         if x.flat or dim not in (2, 3) or not whole or x.more_channels:
             raise unsupported(bound.where, f"the slice of dimension {dim} from {bound.attributes['start']} to {end} "
-                              f"with step {step} is not supported", "only whole maps with a step, [:, :, ::s, ::s], are")
+                              f"with step {step} is not supported", "take whole maps with a step, [:, :, ::s, ::s]")
         stride = (x.stride[0] * step, x.stride[1]) if dim == 2 else (x.stride[0], x.stride[1] * step)
         return dataclasses.replace(x, shape=_shape3(bound.out_shape), stride=stride)
 

@@ -151,12 +151,14 @@ def _walk(program: "torch.export.ExportedProgram") -> Trace:
             live.update(node.all_input_nodes)
     bounds = []
     for node in order:
-        if node.op != "call_function" or node not in live:
+        if node.op != "call_function":
             continue
         if _is_constant(node, constants):
             constants[node] = _evaluate(node, constants)
             continue
         _check_in_place(node, order)
+        if node not in live:
+            continue
         users = sum(_uses(user, node) for user in node.users if user in live) + (node is results[0])
         bounds.append(_bind(node, constants, users))
     return Trace(input=inputs[0].name, output=results[0].name, operators=tuple(bounds))
