@@ -85,6 +85,8 @@ def conv_expected(x):
 @pytest.mark.parametrize("interleave", [1, 2, 4])
 @pytest.mark.parametrize(("streams", "changes"), [
     (1, {}),
+    (1, {"flags": Flag.BIAS | Flag.WIDE_BIAS, "parameters": [[FIRST[0], 0, *FIRST[1:], SECOND[0], -1, *SECOND[1:]]]}),
+    (1, {"dictionary": [op(EOR, pre=1, post=1), *DICTIONARY[1:]]}),  # the tap pointer begins at 0 in every row
     (1, {"flags": Flag.BIAS | Flag.ORDER, "parameters": [[1, *SECOND, 0, *FIRST]], "codewords": ["111 0 10 110 0"]}),
     (2, {"parameters": [FIRST, SECOND], "codewords": ["10 110 0", "111 0"]}),
     (2, {"flags": Flag.BIAS | Flag.ORDER, "parameters": [[1, *SECOND], [0, *FIRST]],

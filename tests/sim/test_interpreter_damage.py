@@ -135,6 +135,8 @@ def made(words=ONE, source=SOURCE, target=TARGET, **changes):
     (made([0x5357, 1, 7, 0, 1, 0, 0]), "layer 0 descriptor: needs 25 words at word 7, but the model ends at word 7"),
     (made([0x5357]), "model header: needs 7 words"),
     (made([*ONE, *[0] * 1024]), "section WORD: must be whole words"),
+    (made(changed(w33=1)), "layer 0 stream 0 parameters: needs 65541 words at word"),
+    (made(changed(w35=1)), "layer 0 stream 0: needs 65543 words at word"),
     (made(changed(w4=2)), "the tail begins at layer 2 of 1, at word 0; must be a layer"),
     (made(changed(w4=0, w5=8)), "the tail begins at layer 0 of 1, at word 8"),
     (made(target=tensor(10, (0, 2, 2))), "output tensor: 0 x 2 x 2 is not a shape"),
