@@ -1,4 +1,4 @@
-"""From a layer's weights to its dictionary, code and codewords: the smallest of several alphabets."""
+"""From a layer's weights to its dictionary, code and codewords: the best of several alphabets."""
 
 import dataclasses
 from functools import cached_property
@@ -15,8 +15,8 @@ from .phrases import BUILDERS, EOR, LayerTaps, Phrases
 
 __all__ = ["EncodedLayer", "encode_layer", "shared_row"]
 
-FINALISTS = 4
-"""Alphabets whose codewords are made, to compare exact sizes."""
+TOLERANCE = 1 / 32
+"""How much larger than the smallest a layer may be, to take fewer cycles."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -86,7 +86,7 @@ class EncodedLayer:
 
 def encode_layer(indices: np.ndarray, codebook: tuple[tuple[Term, ...], ...], *, channels: int,
                  max_code_bits: int, dict_depth: int) -> EncodedLayer:
-    """Encode a layer in the alphabet that makes it smallest; of equals, in the one with the fewest cycles.
+    """Encode a layer in the alphabet with the fewest cycles of those that make it nearly as small as the smallest.
 
     Parameters
     ----------
@@ -126,11 +126,12 @@ def encode_layer(indices: np.ndarray, codebook: tuple[tuple[Term, ...], ...], *,
             f"{len(layer.values)} different weights and the end of row do not fit a dictionary of {max_entries} "
             f"entries, {dict_depth} micro-operations and codewords of {max_code_bits} bits; use fewer weight levels or "
             f"raise max_code_bits or dict_depth")
-    # The search leaves out the trimmed ends of rows: make the best few to compare them.
-    found.sort(key=lambda candidate: candidate[0])
-    made = [_assemble(phrases, kept, max_code_bits) for bits, phrases, kept in found[:FINALISTS]
-            if bits <= 1.02 * found[0][0] + 64]
-    return min(made, key=lambda encoded: (encoded.bits, int(encoded.cycles_per_row.sum())))
+    # The search leaves out the trimmed ends of rows: make all that can win, to compare them.
+    limit = (1 + 2 * TOLERANCE) * min(bits for bits, _, _ in found) + 64
+    made = [_assemble(phrases, kept, max_code_bits) for bits, phrases, kept in found if bits <= limit]
+    smallest = min(encoded.bits for encoded in made)
+    return min((encoded for encoded in made if encoded.bits <= (1 + TOLERANCE) * smallest),
+               key=lambda encoded: (int(encoded.cycles_per_row.sum()), encoded.bits))
 
 
 def shared_row(taps: int, truncate: int, *, maximum: bool = False,

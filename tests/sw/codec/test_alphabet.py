@@ -121,19 +121,21 @@ def every_candidate(indices, codebook, *, channels, max_code_bits, dict_depth):
     ("pow2", 50, 1, 0.1), ("pow2", 1, 5, 0.5), ("ternary", 40, 2, 0.9), ("two_term", 40, 1, 0.5),
     ("int8", 64, 1, 0.7), ("no_zero", 3, 3, 1.0), ("two_term", 2, 3, 0.6),
 ])
-def test_every_candidate_is_right_and_the_smallest_wins(rng, book, channels, kernel_width, density):
+def test_every_candidate_is_right_and_the_best_wins(rng, book, channels, kernel_width, density):
     codebook = CODEBOOKS[book]
     indices = random_layer(rng, codebook, 40, channels * kernel_width * 3, density)
     limits = {"channels": channels, "max_code_bits": 11, "dict_depth": 400}
     sizes = {}
     for phrases, (_, bits), encoded in every_candidate(indices, codebook, **limits):
         check(encoded, indices, codebook, **limits)
-        sizes[phrases.name] = encoded.bits
+        sizes[phrases.name] = encoded.bits, int(encoded.cycles_per_row.sum())
         assert encoded.alphabet == phrases.name
         if not phrases.name.startswith("vectors"):  # whose ends of rows are trimmed afterwards
             assert encoded.bits == bits + 16 * 11
     chosen = encode_layer(indices, codebook, **limits)
-    assert chosen.bits == min(sizes.values()) == sizes[chosen.alphabet]
+    smallest = min(bits for bits, _ in sizes.values())
+    quick = min(cycles for bits, cycles in sizes.values() if bits <= smallest * (1 + module.TOLERANCE))
+    assert (chosen.bits, quick) == sizes[chosen.alphabet] and chosen.bits <= smallest * (1 + module.TOLERANCE)
 
 
 def test_alphabets_suit_their_layers(rng):
