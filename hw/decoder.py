@@ -18,6 +18,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, flipped
 
 from .arch.config import AcceleratorConfig
+from .cells.use import select
 from .fetch import FetchSignature
 from .wordreader import WordReader
 
@@ -144,16 +145,10 @@ class Decoder(wiring.Component):
         # The loop.
         bits = self.config.max_code_bits
         first, second, offset = context = [Signal(16), Signal(16), Signal(4)]
-        coarse, window, below = Signal(bits + 3), Signal(bits), Signal(bits)
-        with m.Switch(offset[2:]):
-            for n in range(4):
-                with m.Case(n):
-                    m.d.comb += coarse.eq(Cat(second, first)[29 - 4 * n - bits:])
+        below = Signal(bits)
+        coarse = select(m, [Cat(second, first)[29 - 4 * n - bits:][:bits + 3] for n in range(4)], offset[2:], name="coarse")
         *held, coarse = stage("coarse", contexts == 4, *context, coarse)
-        with m.Switch(held[2][:2]):
-            for n in range(4):
-                with m.Case(n):
-                    m.d.comb += window.eq(coarse[3 - n:])
+        window = select(m, [coarse[3 - n:][:bits] for n in range(4)], held[2], name="window")
         *held, window = stage("fine", contexts > 1, *held, window)
         at = 0
         for n in range(bits):
@@ -187,21 +182,15 @@ class Decoder(wiring.Component):
         # The symbol: the codeword, moved to the right, plus the offset of its length.
         deep = contexts > 1
         flags = [~priming & below[-1], ~priming & ~below[-1]]
-        aligned, symbol = Signal(11), Signal(8)
-        window, less, *flags = stage("codeword", deep, window, less, *flags)
+        window, less, *flags = stage("length", deep, window, less, *flags)
         passing = flags * deep
-        with m.Switch(less[2:]):
-            for n in range(-(-bits // 4)):
-                with m.Case(n):
-                    m.d.comb += aligned.eq(Cat(Const(0, 16), window)[12 + bits - 4 * n:])
+        padded = Cat(Const(0, 16), window, Const(0, 11))
+        aligned = select(m, [padded[max(0, 12 + bits - 4 * n):][:11] for n in range(4)], less[2:], name="aligned")
         m.d.comb += table.length.eq(less)
         aligned, less, *flags = stage("aligned", True, aligned, less[:2], *flags)
         passing += flags
-        with m.Switch(less):
-            for n in range(4):
-                with m.Case(n):
-                    m.d.comb += symbol.eq(aligned[3 - n:] + table.offset)
-        symbol, *flags = stage("symbol", True, symbol, *flags)
+        codeword = select(m, [aligned[3 - n:][:8] for n in range(4)], less, name="codeword")
+        symbol, *flags = stage("symbol", True, (codeword + table.offset)[:8], *flags)
         passing += flags
         symbol, good, wrong, end = stage("ready", deep, symbol, *flags, flags[0] & (symbol == self.eor))
         passing += [good, wrong, end] * deep

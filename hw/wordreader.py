@@ -6,6 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from .arch.config import AcceleratorConfig
+from .cells.use import shift_add
 from .fetch import FetchSignature
 
 __all__ = ["WordReader"]
@@ -67,8 +68,11 @@ class WordReader(wiring.Component):
             request.eq(self.mem.req & self.mem.gnt), arrive.eq(self.mem.valid),
             self.valid.eq(~last[-1]), pop.eq(self.valid & self.take), self.overrun.eq(passed[1]),
         ]
+        # From 0, what starts it is an addition as well.
+        target = shift_add(m, addr, Const(1, 2), Cat(self.addr, Const(0, 1)), self.start, name="target")
+        with m.If(request | self.start):
+            m.d.sync += addr.eq(target)
         with m.If(request):
-            m.d.sync += addr.eq(addr + 1)
             with m.If(addr[:SPAN_BITS].all()):
                 m.d.sync += passed.eq(Cat(addr[SPAN_BITS:] == self.limit[SPAN_BITS:], passed[0]))
         with m.If(request ^ pop):
@@ -81,8 +85,8 @@ class WordReader(wiring.Component):
             self._registers(m, arrive, pop, last)
         with m.If(~self.run):
             m.d.sync += [used.eq(0), last.eq(-1), passed.eq(0)]
-        with m.If(self.start):
-            m.d.sync += addr.eq(self.addr)
+        with m.If(~self.run & ~self.start):
+            m.d.sync += addr.eq(0)
         return m
 
     def _ram(self, m: Module, arrive: Signal, pop: Signal) -> None:
