@@ -115,14 +115,15 @@ def _place(network: QuantizedNetwork, config: AcceleratorConfig, layouts: Layout
 
 
 def _lifetimes(network: QuantizedNetwork, config: AcceleratorConfig, layouts: Layouts) -> list[Lifetime]:
-    """Lifetime of every storage, in order of its first layer."""
+    """Lifetime of every storage, in order of its first layer. What the tail reads waits while other images run."""
     first, last = {layouts.storage[network.input.name]: -1}, {layouts.storage[network.input.name]: -1}
     size: dict[str, int] = {}
+    waiting = {network.input.name, *(layer.target.name for layer in network.layers[:layouts.tail])}
     for number, layer in enumerate(network.layers):
         for tensor in layer.sources:
             root = layouts.storage[tensor.name]
             last[root] = number
-            if number >= layouts.tail and tensor.name in _made_before(network, layouts.tail):
+            if number >= layouts.tail and tensor.name in waiting:
                 first[root] = -1
         root = layouts.storage[layer.target.name]
         first.setdefault(root, number)
@@ -133,10 +134,6 @@ def _lifetimes(network: QuantizedNetwork, config: AcceleratorConfig, layouts: La
         size[root] = max(size.get(root, 0), place.base + place.steps(config).size)
     return sorted((Lifetime(name=root, size=size[root], first=first[root], last=last[root]) for root in first),
                   key=lambda tensor: tensor.first)
-
-
-def _made_before(network: QuantizedNetwork, tail: int) -> set[str]:
-    return {network.input.name, *(layer.target.name for layer in network.layers[:tail])}
 
 
 def _too_small(layers: Sequence[Layer], tensors: Sequence[Lifetime], peak: int,

@@ -49,8 +49,8 @@ def deal(layer: Layer, streams: int, work: np.ndarray | None = None) -> Dealing:
     Parameters
     ----------
     work : int64 array (rows,), optional
-        Micro-operations of each row. When given, of each ``streams`` rows the longest goes to the stream with the
-        least work so far (R. Graham, "Bounds on multiprocessing timing anomalies", 1969, with rounds of one row each).
+        Micro-operations of each row. When given, rows go to the stream with the least work so far, the longest first
+        (R. Graham, "Bounds on multiprocessing timing anomalies", 1969), in rounds of one row for each stream.
     """
     rows = layer.target.channels
     turns = tuple(np.arange(stream, rows, streams) for stream in range(streams))
@@ -72,13 +72,15 @@ def deal(layer: Layer, streams: int, work: np.ndarray | None = None) -> Dealing:
 def _balance(work: np.ndarray, streams: int) -> tuple[np.ndarray, ...]:
     load = np.zeros(streams, np.int64)
     dealt: list[list[int]] = [[] for _ in range(streams)]
+    longest_first = np.argsort(-work, kind="stable")
     for start in range(0, work.size, streams):
-        rows = start + np.argsort(-work[start:start + streams], kind="stable")
+        rows = longest_first[start:start + streams]
         # The last rows, fewer than the streams, go to the first ones.
         for row, stream in zip(rows, np.argsort(load[:rows.size], kind="stable"), strict=True):
             dealt[stream].append(int(row))
             load[stream] += work[row]
-    return tuple(np.array(rows, np.int64) for rows in dealt)
+    # In the order of channels short rows, which wait for the shared drain, stand among long ones.
+    return tuple(np.sort(np.array(rows, np.int64)) for rows in dealt)
 
 
 def _slowest(channels: tuple[np.ndarray, ...], work: np.ndarray) -> int:
