@@ -15,9 +15,9 @@ __all__ = ["LayerCounters"]
 WORD_BITS = ceil_log2(COUNTER_WORDS)
 
 # The 32-bit sums lie in a small RAM, a half a word. A round of COUNTER_WORDS cycles adds to each half in turn what came
-# in since the last round, with one 16-bit adder: to the low half, then its carry to the high half. What comes in between
-# is counted in a few bits. When a layer has ended, the sums of a round go to the model memory too, and the next round
-# begins from zero.
+# in since the last round, with one 16-bit adder: to the low half, then its carry to the high half. In between, what
+# comes in is counted in a few bits. When a layer has ended, the sums of a round go to the model memory too, and the
+# next round begins from zero.
 
 
 class LayerCounters(wiring.Component):

@@ -1,12 +1,17 @@
-"""Model memory: one single-port RAM of 16-bit words behind a fixed-priority arbiter of fetch ports."""
+"""Model memory: a single-port RAM of 16-bit words behind a fixed-priority arbiter of fetch ports."""
 
-from amaranth.hdl import Elaboratable, Module, Mux, Signal
+from amaranth.hdl import Cat, Elaboratable, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2
+from amaranth.utils import ceil_log2, exact_log2
+
+from .cells.use import select
 
 __all__ = ["FetchSignature", "ModelMemory"]
+
+BANK_WORDS = 16384
+"""A block RAM of ECP5 is this many words of a bit, a single-port RAM of iCE40 this many of sixteen."""
 
 
 class FetchSignature(wiring.Signature):
@@ -38,6 +43,8 @@ class ModelMemory(wiring.Component):
         Words.
     ports : int
         Number of fetch ports; a lower index has priority.
+    bank_words : int
+        A power of two; a larger memory is made of banks of this size.
 
     Members
     -------
@@ -50,47 +57,58 @@ class ModelMemory(wiring.Component):
     LATENCY = 3
     """Cycles from a grant to its word."""
 
-    def __init__(self, depth: int, ports: int) -> None:
+    def __init__(self, depth: int, ports: int, *, bank_words: int = BANK_WORDS) -> None:
         self.depth = depth
         self.ports = ports
+        self.bank_words = bank_words
         self.addr_width = ceil_log2(depth)
         members = {f"port{n}": In(FetchSignature(self.addr_width)) for n in range(ports)}
         super().__init__(members | {"w_en": In(1), "w_addr": In(self.addr_width), "w_data": In(16)})
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
-        m.submodules.memory = memory = Memory(shape=16, depth=self.depth, init=[])
-        read, write = memory.read_port(), memory.write_port()
         ports = [getattr(self, f"port{n}") for n in range(self.ports)]
-        addr = Signal(self.addr_width)
-        data = Signal(16)
-        writing = Signal()
-        reading = Signal()
-        owner = Signal(self.ports)
-        owner_read = Signal(self.ports)
-        owner_data = Signal(self.ports)
-        fetched = Signal(16)
+        addr, data, fetched = Signal(self.addr_width), Signal(16), Signal(16)
+        writing, reading = Signal(), Signal()
+        owners = [Signal(self.ports, name=f"owner{n}") for n in range(self.LATENCY)]
 
+        # Writing has the address when it is wanted, then the first port that asks.
+        source = Signal(range(self.ports + 1), init=self.ports - 1)
         taken = self.w_en
-        selected = self.w_addr
-        for port in reversed(ports):
-            selected = Mux(port.req & ~self.w_en, port.addr, selected)
         for port in ports:
             m.d.comb += port.gnt.eq(port.req & ~taken)
             taken = taken | port.req
+        for n, port in reversed(list(enumerate(ports[:-1]))):
+            with m.If(port.req):
+                m.d.comb += source.eq(n)
+        with m.If(self.w_en):
+            m.d.comb += source.eq(self.ports)
+        addresses: list[Value] = [port.addr for port in ports] + [self.w_addr]
         m.d.sync += [
-            addr.eq(selected),
-            data.eq(self.w_data),
-            writing.eq(self.w_en),
-            reading.eq(taken & ~self.w_en),
+            addr.eq(_choose(m, addresses, source, "source_addr")), data.eq(self.w_data), writing.eq(self.w_en),
+            reading.eq(taken & ~self.w_en), owners[0].eq(Cat(port.gnt for port in ports)),
         ]
+        m.d.sync += [after.eq(before) for before, after in zip(owners, owners[1:], strict=False)]
         for n, port in enumerate(ports):
-            m.d.sync += [owner[n].eq(port.gnt), owner_read[n].eq(owner[n]), owner_data[n].eq(owner_read[n])]
-            m.d.comb += [port.valid.eq(owner_data[n]), port.data.eq(fetched)]
+            m.d.comb += [port.valid.eq(owners[-1][n]), port.data.eq(fetched)]
+
         # A large memory is many blocks and a multiplexer: its output wants a register of its own.
-        m.d.sync += fetched.eq(read.data)
-        m.d.comb += [
-            read.addr.eq(addr), read.en.eq(reading & ~writing),
-            write.addr.eq(addr), write.data.eq(data), write.en.eq(writing),
-        ]
+        words: list[Value] = []
+        number = addr[exact_log2(self.bank_words):]
+        for n, begin in enumerate(range(0, self.depth, self.bank_words)):
+            bank = Memory(shape=16, depth=min(self.bank_words, self.depth - begin), init=[])
+            m.submodules[f"bank{n}"] = bank
+            read, write = bank.read_port(), bank.write_port()
+            m.d.comb += [
+                read.addr.eq(addr), read.en.eq(reading & ~writing), write.addr.eq(addr), write.data.eq(data),
+                write.en.eq(writing & (number == n)),
+            ]
+            words.append(read.data)
+        bank_read = Signal(range(max(2, len(words))))
+        m.d.sync += [bank_read.eq(number), fetched.eq(_choose(m, words, bank_read, "bank_word"))]
         return m
+
+
+def _choose(m: Module, words: list[Value], index: Value, name: str) -> Value:
+    """The word of a number; a number that has none may give any."""
+    return select(m, words + [words[-1]] * ((1 << ceil_log2(len(words))) - len(words)), index, name=name)

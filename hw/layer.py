@@ -32,7 +32,8 @@ class StreamShares(wiring.Component):
     Members
     -------
     start : In(1)
-        ``rows``, ``in_base`` and ``stream_step`` are there, to stay. All outputs are right :attr:`latency` cycles later.
+        ``rows``, ``in_base`` and ``stream_step`` are there, to stay; outputs are right
+        :attr:`latency` cycles later.
     rows, in_base, stream_step : In(16)
         Of the descriptor.
     rows_<s>, base_<s> : Out(16)

@@ -154,7 +154,8 @@ class Sequencer(wiring.Component):
         restart = Signal()
         m.d.comb += [moved.eq(Cat(Const(1, 1), addr) + Cat(request, operand)), room.eq(total - addr)]
         m.d.sync += [
-            addr.eq(Mux(restart, 0, moved[1:])), operand.eq(0), flight.eq(Cat(request, flight)), index.eq(index + mem.valid),
+            addr.eq(Mux(restart, 0, moved[1:])), operand.eq(0), flight.eq(Cat(request, flight)),
+            index.eq(index + mem.valid),
             past.eq((past | room[-1]) & (section != Section.HEADER)),
         ]
         # At the beginning of a section nothing is left.
@@ -168,9 +169,9 @@ class Sequencer(wiring.Component):
                 m.d.sync += position_word.eq(0)
                 m.d.comb += counting.eq(1)
 
-        # The words of header and descriptor. What is wrong is noted word by word. Lengths enter two queues, of parameters
-        # and of codewords. Later they leave them as one queue, whose places their addresses take over. The address of the
-        # tail goes the same way.
+        # The words of header and descriptor. What is wrong is noted word by word. Lengths enter two queues, of
+        # parameters and of codewords. Later they leave them as one queue, whose places their addresses take over. The
+        # address of the tail goes the same way.
         word = mem.data
         parameters = [Signal(width, name=f"parameters{s}") for s in range(config.streams)]
         codes = [Signal(width, name=f"codes{s}") for s in range(config.streams)]
@@ -270,8 +271,8 @@ class Sequencer(wiring.Component):
             with m.State("Check"):
                 m.d.sync += index.eq(0)
                 m.d.comb += [
-                    beginning.eq(1), self.load_begin.eq(section == Section.DESCRIPTOR), shares.start.eq(section == Section.POSITIONS),
-                    failing.eq(aborting | bad | past),
+                    beginning.eq(1), failing.eq(aborting | bad | past),
+                    self.load_begin.eq(section == Section.DESCRIPTOR), shares.start.eq(section == Section.POSITIONS),
                 ]
                 m.next = "Load"
                 with m.If(failing):

@@ -1,6 +1,7 @@
 """cocotb bench of :class:`shiftwright.hw.sequencer.Sequencer`: what it loads, when it starts a layer, how it ends."""
 
 import dataclasses
+import functools
 import random
 from typing import Any
 
@@ -37,21 +38,20 @@ class Layer:
             "rows": rng.choice((1, config.streams + 1, 0xFFFF, rng.randint(1, 0xFFFF))),
             "out_h": rng.choice((1, most)), "out_w": rng.choice((1, most)), "dict_words": counts[Section.DICTIONARY],
         }
-        return cls(fields, [
-            (section, [rng.getrandbits(16) for _ in range(count * (POSITION_WORDS if section == Section.POSITIONS else 1))])
-            for section, count in counts.items()], [rng.randrange(5) for _ in range(2 * config.streams)])
+        counts[Section.POSITIONS] *= POSITION_WORDS
+        tables = [(section, [rng.getrandbits(16) for _ in range(count)]) for section, count in counts.items()]
+        return cls(fields, tables, [rng.randrange(5) for _ in range(2 * config.streams)])
 
     @property
     def head(self) -> list[int]:
-        lengths = [size for s in range(0, len(self.sizes), 2) for size in self.sizes[s:s + 2]]
         return [self.fields[name] for name in DESCRIPTOR] + [
-            half for size in lengths for half in (size & 0xFFFF, size >> 16)]
+            half for size in self.sizes for half in (size & 0xFFFF, size >> 16)]
 
     @property
     def loads(self) -> list[tuple[int, int]]:
         """Sections and words that are loaded."""
-        return [(Section.DESCRIPTOR, word) for word in self.head] + [
-            (section, word) for section, words in self.tables for word in words]
+        return [(int(Section.DESCRIPTOR), word) for word in self.head] + [
+            (int(section), word) for section, words in self.tables for word in words]
 
     @property
     def words(self) -> int:
@@ -169,6 +169,10 @@ class SequencerBench:
         await self.bench.strobe(start=1, **control)
         assert self.ports.get("busy") and not self.ports.get("done")
 
+    def shows(self, name: str) -> bool:
+        """Whether an output is high."""
+        return bool(self.ports.get(name))
+
     async def until_run(self, what: str) -> None:
         """Until the layer begins."""
         before = self.monitor.runs
@@ -245,9 +249,8 @@ class SequencerBench:
             clears = monitor.clears
             await self.finish()
             assert monitor.clears == clears + 1, f"{where}: units are cleared when the layer has finished"
-            await bench.step(1 if number + 1 == len(numbers) and not pause else 0)
-            await bench.until(lambda: bool(ports.get("done" if number == numbers[-1] and not pause else "load_begin")
-                                           or ports.get("paused")), 3 * COUNTER_WORDS + 8, f"{where}: its end")
+            sign = "paused" if pause else "done" if number == numbers[-1] else "load_begin"
+            await bench.until(functools.partial(self.shows, sign), 3 * COUNTER_WORDS + 8, f"{where}: {sign}")
             self.check_counters(number, len(words), bench.cycle - begin, where)
             begin = bench.cycle
             if pause:
@@ -352,7 +355,8 @@ async def sections_past_the_end(dut: Any) -> None:
             await unit.end(Status.STREAM_OVERRUN if size < 1 << width else Status.BAD_DESCRIPTOR,
                            f"length {number} = {size:#x}", limit=4000)
             assert unit.monitor.runs == 0
-    for at, status in ((len(words), Status.STREAM_OVERRUN), (0xFFFF, Status.STREAM_OVERRUN), (1 << 31, Status.BAD_MODEL)):
+    for at, status in ((len(words), Status.STREAM_OVERRUN), (0xFFFF, Status.STREAM_OVERRUN),
+                       (1 << 31, Status.BAD_MODEL)):
         cut = list(words)
         cut[5:7] = at & 0xFFFF, at >> 16
         await unit.start(cut, tail=1)
