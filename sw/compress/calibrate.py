@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from ...hw.arch.errors import ModelError
 from .bqnet import BQNet
 from .fakequant import FakeQuantized, PoolLayer, QuantizedLayer
 from .quantizers import ActivationQuantizer
@@ -13,6 +14,8 @@ __all__ = ["calibrate", "choose_exponent"]
 
 CANDIDATES = 6
 """Scales tried below the one that clips nothing."""
+MOST_RUNS = 8
+"""Attempts at one scale for layers whose outputs are joined."""
 SAMPLES = 1 << 16
 """Values that the squared error is measured on: evenly spread, and enough to compare powers of two."""
 
@@ -100,10 +103,13 @@ def calibrate(network: FakeQuantized, images: Tensor, recipe: BQNet) -> None:
         exponent = choose_exponent(torch.cat(values), wide, recipe.calibration, recipe.percentile, int(bound))
         for layer in group:
             layer.output.exponent = exponent
-    while True:  # other scales before a layer may raise its lower bound
+    for _ in range(MOST_RUNS):  # other scales before a layer may raise its lower bound
         network.run(images, visit)
         if all(group[0].output.exponent >= bound for group, bound in zip(groups, least, strict=True)):
             return
         for group, bound in zip(groups, least, strict=True):
             for layer in group:
                 layer.output.exponent = max(layer.output.exponent, int(bound))
+    names = ", ".join(layer.layer.name for group in groups for layer in group)
+    raise ModelError(f"layers {names}: their outputs are joined, but no scale serves all of them; raise max_shift or "
+                     f"guard_bits, or put a batch norm before the concatenation")

@@ -24,7 +24,7 @@ MAX_CHANNEL_SPREAD = 6
 JOINED_SPREAD = 3
 """The same where a residual joins: each more doubles the residual's weight, and terms beyond the largest shift."""
 FINE_BITS = 4
-"""Fractional bits of an input that the offsets of an affine layer are rounded to."""
+"""Fractional bits of an input that an affine layer keeps for its offsets and for scales of several terms."""
 MOST_EQUAL_TERMS = 64
 """Terms that a power of two beyond the largest shift may take."""
 
@@ -185,20 +185,22 @@ class ConvLayer(_Joining):
         for residual, given in zip(self.layer.residuals, self.residual_exponents, strict=True):
             self.residual_power(exponent, given, residual.source)
         self.bias_quantizer.exponent = exponent
-        acc = self._product(x, self.weight * (2.0**self.row_exponents)[:, None, None, None])
+        # Powers of two change no digit, so they and the bias go into the product: fewer passes over the map.
+        bias, powers = self.bias * 2.0**self.channel_exponents, 2.0 ** (self.row_exponents + self.channel_exponents)
+        acc = self._product(x, self.weight * powers[:, None, None, None], bias)
         if self.truncates:
-            acc = straight_through(acc, self._truncated(x.detach()))
-        acc = self.joined(acc, residuals)
-        return (acc + self.bias[:, None, None]) * (2.0**self.channel_exponents)[:, None, None]
+            channels = (2.0**self.channel_exponents)[:, None, None]
+            acc = straight_through(acc, self._truncated(x.detach()) * channels + bias.detach()[:, None, None])
+        return self.joined(acc, residuals)
 
-    def _product(self, x: Tensor, weight: Tensor) -> Tensor:
+    def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         layer = self.layer
         if layer.covers_map and layer.groups == 1:
-            return functional.linear(x.flatten(1), weight.flatten(1))[:, :, None, None]
+            return functional.linear(x.flatten(1), weight.flatten(1), bias)[:, :, None, None]
         top, left, bottom, right = layer.padding
         if (top, left) != (bottom, right):
             x, (top, left) = functional.pad(x, (left, right, top, bottom)), (0, 0)
-        return functional.conv2d(x, weight, None, layer.stride, (top, left), layer.dilation, layer.groups)
+        return functional.conv2d(x, weight, bias, layer.stride, (top, left), layer.dilation, layer.groups)
 
     @torch.no_grad()
     def _truncated(self, x: Tensor) -> Tensor:
@@ -267,7 +269,8 @@ class AffineLayer(_Joining):
     @property
     def acc_exponent(self) -> int:
         """Real value of an accumulator (before the channel's scale) = integer * 2**this."""
-        fine = min(FINE_BITS, self.guard) if self.offsets.any() else 0
+        plain = not self.offsets.any() and all(len(terms) == 1 for terms, _ in self.scales)
+        fine = 0 if plain else FINE_BITS
         return min(self.in_exponent - fine, *self.residual_exponents, self.in_exponent)
 
     @property
