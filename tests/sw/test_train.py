@@ -20,7 +20,9 @@ def digits():
     return load("digits", split="train").take(256), load("digits", split="test").take(100)
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("digits", 3890), ("lenet300", 266_610), ("lenet5", 431_080)])
+@pytest.mark.parametrize(("name", "parameters"), [("digits", 3890), ("lenet300", 266_610), ("lenet5", 431_080),
+                                                   ("resnet20", 271_098), ("resnet32", 466_426),
+                                                   ("mobilenet_tiny", 38_634)])
 def test_zoo(name, parameters):
     info = network_info(name)
     module = info.build()
@@ -124,6 +126,46 @@ def test_wrong_checkpoints(checkpoint, damage, message):
     damage(checkpoint[0])
     with pytest.raises(ModelError, match=message):
         training.load_checkpoint(checkpoint[0])
+
+
+def published(path, *, change=None, **extra):
+    """A state dict as people publish them: by DataParallel, among other things, in half precision."""
+    torch.manual_seed(6)
+    module = network_info("digits").build()
+    state = {f"module.{name}": value.half() if value.is_floating_point() else value
+             for name, value in module.state_dict().items()}
+    torch.save({"state_dict": state if change is None else change(state), "best": 0.9, **extra}, path)
+    return module
+
+
+def test_weights_of_a_published_checkpoint(tmp_path):
+    module = published(tmp_path / "w.th")
+    found = training.load_weights("digits", tmp_path / "w.th")
+    assert not found.training
+    for name, value in module.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value.half().to(value.dtype)), name
+
+
+@pytest.mark.parametrize(("network", "damage", "message"), [
+    ("lenet5", published, "its tensors don't fit network 'lenet5'"),
+    ("digits", lambda path: None, "can't read the weights: No such file"),
+    ("digits", lambda path: path.write_bytes(b"no pickle"), "not a PyTorch checkpoint of tensors, or damaged"),
+    ("digits", lambda path: published(path, code=print), "not a PyTorch checkpoint of tensors, or damaged"),
+    ("digits", lambda path: torch.save([1, 2], path), "holds no state dict"),
+    ("digits", lambda path: published(path, change=lambda state: {"a": 1}), "holds no state dict"),
+])
+def test_weights_that_do_not_load(tmp_path, network, damage, message):
+    damage(tmp_path / "w.th")
+    with pytest.raises(ModelError, match=f"w.th: {message}"):
+        training.load_weights(network, tmp_path / "w.th")
+
+
+def test_images_are_normalized_as_resnet_was_trained():
+    x = torch.tensor([0.0, 128, 255])[:, None, None].expand(1, 3, 2, 2) / 256
+    found = network_info("resnet20").build().normalize(x)[0, :, 0, 0]
+    expected = [(pixel / 255 - mean) / deviation for pixel, mean, deviation in zip(
+        (0, 128, 255), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
+    assert found.tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_command(tmp_path, shiftwright):

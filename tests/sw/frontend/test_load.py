@@ -65,7 +65,18 @@ def test_a_checkpoint(tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.model.state_dict().values()))
 
 
+def test_a_zoo_network_and_its_weights(tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    model = network_info("lenet5").build()
+    path = tmp_path / "w.th"
+    torch.save(model.state_dict(), path)
+    loaded = load_model(f"lenet5:{path}")
+    assert loaded.input_shape == (1, 28, 28) and loaded.metadata == {"network": "lenet5"}
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.model.state_dict().values()))
+
+
 @pytest.mark.parametrize(("source", "message"), [
+    ("lenet5:nothing.th", "nothing.th: can't read the weights"),
     ("nothing.safetensors", "nothing.safetensors: can't read the checkpoint"),
     ("m.onnx", "ONNX files are not supported"),
     ("m.swc", "is compressed already"), ("m.swi", "is compressed already"), ("no_such_package.x:Net", "can't import"),
