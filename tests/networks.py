@@ -146,6 +146,12 @@ def join(name: str, *parts: TensorSpec) -> Concat:
     return Concat(target=dataclasses.replace(parts[0], name=name, channels=channels), parts=parts)
 
 
+CHANNELS = 8
+"""Most output channels of a random convolution, but for depthwise ones."""
+RESERVED = 8
+"""Positions that kernels of random convolutions leave to residuals."""
+
+
 @dataclasses.dataclass(frozen=True)
 class _Geometry:
     kernel: Pair
@@ -159,8 +165,10 @@ class _Geometry:
         return height, width
 
 
-def _random_geometry(rng: np.random.Generator, source: TensorSpec) -> _Geometry:
-    """A kernel (small, one row, one column, or large) that fits the map, its stride, padding and dilation."""
+def _random_geometry(rng: np.random.Generator, source: TensorSpec, config: AcceleratorConfig) -> _Geometry:
+    """A kernel (small, one row, one column, or large) that fits the map, its stride, padding and dilation; with an
+    output of which several fit the activation memory."""
+    most_positions, side = config.positions - RESERVED, min(32, (1 << config.map_bits) - 1)
     while True:
         most = int(rng.choice([3, 5, 5, 11]))
         kernel = (int(rng.integers(1, most + 1)), int(rng.integers(1, most + 1)))
@@ -170,7 +178,9 @@ def _random_geometry(rng: np.random.Generator, source: TensorSpec) -> _Geometry:
                           (int(rng.integers(1, 3)), int(rng.integers(1, 3))))
         if rng.random() < 0.5:
             found = dataclasses.replace(found, stride=(1, 1))
-        if min(found.out(source)) > 0:
+        out = found.out(source)
+        if (min(out) > 0 and max(out) <= side and kernel[0] * kernel[1] <= most_positions
+                and 4 * CHANNELS * out[0] * out[1] <= config.lanes * config.act_depth):
             return found
 
 
@@ -213,7 +223,7 @@ def _random_conv(rng: np.random.Generator, source: TensorSpec, name: str, config
     groups = [n for n in range(1, source.channels + 1) if source.channels % n == 0]
     while True:
         group = int(rng.choice([1, 1, *groups, groups[-1]]))
-        channels = group * int(rng.integers(1, max(1, 8 // group) + 1))
+        channels = group * int(rng.integers(1, max(1, CHANNELS // group) + 1))
         residuals = (_random_residuals(rng, source, geometry.out(source), channels, tensors, arithmetic)
                      if rng.random() < 0.3 else ())
         layer = conv(rng, source, name, **{  # type: ignore[arg-type]
@@ -227,13 +237,14 @@ def _random_conv(rng: np.random.Generator, source: TensorSpec, name: str, config
         terms, zeros = max(1, terms - 1), (1 + zeros) / 2
 
 
-def _random_pool(rng: np.random.Generator, source: TensorSpec, name: str, geometry: _Geometry) -> Layer:
+def _random_pool(rng: np.random.Generator, source: TensorSpec, name: str, geometry: _Geometry,
+                 config: AcceleratorConfig) -> Layer:
     op = str(rng.choice(["maxpool", "avgpool"]))
     if op == "maxpool":  # every window must see a pixel
         kernel = (min(geometry.kernel[0], source.height), min(geometry.kernel[1], source.width))
         geometry = dataclasses.replace(geometry, kernel=kernel, dilation=(1, 1),
                                        padding=(kernel[0] // 2, kernel[1] // 2, 0, 0))
-    elif rng.random() < 0.2:  # global
+    elif rng.random() < 0.2 and source.height * source.width <= config.positions:  # global
         geometry = _Geometry((source.height, source.width), (1, 1), (0, 0, 0, 0), (1, 1))
     return pool(rng, source, name, op=op, **vars(geometry))
 
@@ -279,9 +290,9 @@ def random_network(seed: int, config: AcceleratorConfig | None = None, *, layers
         last, name = tensors[-1], f"layer{number}"
         if rng.random() < 0.15:
             last = tensors[int(rng.integers(len(tensors)))]
-        geometry = _random_geometry(rng, last)
+        geometry = _random_geometry(rng, last, config)
         if rng.random() < 0.35 and geometry.kernel[0] * geometry.kernel[1] <= 49:
-            chain.append(_random_pool(rng, last, name, geometry))
+            chain.append(_random_pool(rng, last, name, geometry, config))
             tensors.append(chain[-1].target)
             continue
         chain.append(_random_conv(rng, last, name, config, tensors, geometry))
@@ -296,6 +307,9 @@ def random_network(seed: int, config: AcceleratorConfig | None = None, *, layers
             tensors += [two.target, concats[-1].target]
     if raw is not None or rng.random() < 0.6:
         dense = 1 + int(rng.random() < 0.4)
+        while tensors[-1].height * tensors[-1].width > config.positions:
+            chain.append(pool(rng, tensors[-1], f"small{len(chain)}"))
+            tensors.append(chain[-1].target)
         for number in range(dense):
             last_one = number == dense - 1
             chain.append(_random_linear(rng, tensors[-1], f"fc{number}", config,
