@@ -70,8 +70,9 @@ class Windows:
 
     def sample(self) -> None:
         reading = self._ago[READ]
-        taken = [bank[addr] for bank, addr in zip(self.banks, self._addresses(reading), strict=True)] if reading else None
-        self._taken = [taken, *self._taken[:-1]]
+        addresses = self._addresses(reading) if reading else []
+        taken = [bank[addr] for bank, addr in zip(self.banks, addresses, strict=False)]
+        self._taken = [taken or None, *self._taken[:-1]]
         read, values = self._ago[-1], self._taken[ActivationMemory.LATENCY - READ]
         if read is not None and values is not None:
             self._check(read, values)

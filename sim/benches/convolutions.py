@@ -35,7 +35,8 @@ class Axis:
             kernel, stride, dilation = rng.randint(1, 5), rng.randint(1, 4), rng.randint(1, 3)
             padding, size = rng.randrange(kernel * dilation), rng.randint(1, most)
             out = max(1, (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1)
-            axis = cls(size=size, kernel=kernel, stride=stride, dilation=dilation, padding=padding, lanes=lanes, out=out)
+            axis = cls(size=size, kernel=kernel, stride=stride, dilation=dilation, padding=padding, lanes=lanes,
+                       out=out)
             edges = [axis.edges(position) for position in range(kernel)]
             if out < 1 << map_bits and all(axis.inside(n, o) == (first <= o < out - last)
                                            for n, (first, last) in enumerate(edges) for o in range(out)):

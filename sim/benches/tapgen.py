@@ -94,7 +94,7 @@ class Walker:
                 bank = (residue_y + i) % shape.y.lanes, (residue_x + j) % shape.x.lanes
                 assert bank == wanted_bank, f"{item}: lane {i, j} reads bank {bank}, its pixel lies in {wanted_bank}"
                 found = (addr_y if residue_y > bank[0] else addr) + (shape.pitch if residue_x > bank[1] else 0)
-                assert (found - wanted) % depth == 0, f"{item}: lane {i, j} reads address {found}, not {wanted}, {shape}"
+                assert (found - wanted) % depth == 0, f"{item}: lane {i, j} reads {found}, not {wanted}, {shape}"
                 self.checked += 1
 
 
