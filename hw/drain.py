@@ -48,33 +48,32 @@ class Gate(wiring.Component):
         self.config = config
         super().__init__({
             "clear": In(1), "walk": In(range(max(2, config.lanes))), "quick": In(1), "parameters_ready": In(1),
-            "advance": In(1), "release": In(1), "issue": In(1), "issue_last": In(1), "ready": Out(1),
+            "advance": In(1), "release": In(1), "issue": In(1), "issue_last": In(1), "ready": Out(1, init=1),
         })
 
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
-        # Of the end of row in flight: whether its parameters are not known to be there; pixels less one that are left.
-        waiting = Signal()
+        # Of the end of row in flight: its parameters are not known to be there; it waits for its release; pixels less
+        # one until it needs none.
+        waiting, held = Signal(), Signal()
         last = Signal()
         left = Signal.like(self.walk)
         # An earlier row's parameters have not been copied.
         pending = Signal()
-        granted = Signal()
-        m.d.comb += granted.eq(~waiting | (self.quick & self.parameters_ready & ~pending))
-        with m.If(self.advance):
+        known = Signal()
+        m.d.comb += known.eq(self.parameters_ready & ~pending)
+        with m.If(waiting & known):
+            m.d.sync += [waiting.eq(0), held.eq(~self.quick), pending.eq(last & ~self.advance)]
+        with m.Elif(self.advance):
             m.d.sync += pending.eq(0)
-        with m.If(~self.ready & granted):
-            m.d.sync += [waiting.eq(0), left.eq(left - 1)]
-            with m.If(waiting):
-                m.d.sync += pending.eq(last)
-            with m.If(left == 0):
-                m.d.sync += self.ready.eq(1)
+        with m.If(Mux(waiting, known & self.quick, ~held) & ~self.ready):
+            m.d.sync += [left.eq(left - 1), self.ready.eq(left == 0)]
         with m.If(self.release):
-            m.d.sync += [self.ready.eq(1), waiting.eq(0)]
+            m.d.sync += [self.ready.eq(1), held.eq(0)]
         with m.If(self.issue):
             m.d.sync += [self.ready.eq(0), waiting.eq(1), last.eq(self.issue_last), left.eq(self.walk)]
         with m.If(self.clear):
-            m.d.sync += [self.ready.eq(1), waiting.eq(0), pending.eq(0)]
+            m.d.sync += [self.ready.eq(1), waiting.eq(0), held.eq(0), pending.eq(0)]
         return m
 
 

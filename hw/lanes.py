@@ -123,7 +123,7 @@ class LaneArray(wiring.Component):
     head : Out(signed)
     finished, finished_last_x, finished_last : Out(1)
         A row pass has just reached the shadows (strobe); whether its block is the last of its row of blocks, and of
-        the map.
+        the map (until the next one has).
     """
 
     LATENCY = 2
@@ -147,9 +147,10 @@ class LaneArray(wiring.Component):
         low_bits, step = split_shift(config)
         m.d.sync += [
             high.eq(self.shift[low_bits] if step else 0), carry.eq(self.neg), clear.eq(self.eor | self.restart),
-            rectify.eq(self.rectify), keep.eq(self.eor), flags.eq(Cat(self.last_x, self.last)),
-            self.finished.eq(keep), Cat(self.finished_last_x, self.finished_last).eq(flags),
+            rectify.eq(self.rectify), keep.eq(self.eor), flags.eq(Cat(self.last_x, self.last)), self.finished.eq(keep),
         ]
+        with m.If(keep):
+            m.d.sync += Cat(self.finished_last_x, self.finished_last).eq(flags)
         lanes = [Lane(config) for _ in range(config.lanes)]
         for n, lane in enumerate(lanes):
             m.submodules[f"lane{n}"] = lane

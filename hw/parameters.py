@@ -86,7 +86,7 @@ class ParameterReader(wiring.Component):
         for s in reversed(range(streams)):
             with m.If(wanted[s]):
                 m.d.comb += chosen.eq(s)
-        addresses = [self._address(m, s, mem.gnt & (who == s)) for s in range(streams)]
+        addresses = [self._address(m, s, mem.req & mem.gnt & (who == s)) for s in range(streams)]
         # The shared scale comes once, before the first row.
         m.d.comb += [
             self.ready.eq(~wanted),

@@ -95,6 +95,12 @@ def _drain(config: AcceleratorConfig) -> wiring.Component:
     return Drain(config)
 
 
+def _stand(config: AcceleratorConfig) -> wiring.Component:
+    from .stand import DrainStand
+
+    return DrainStand(config)
+
+
 def _sequencer(config: AcceleratorConfig) -> wiring.Component:
     from ..hw.sequencer import Sequencer
 
@@ -104,13 +110,13 @@ def _sequencer(config: AcceleratorConfig) -> wiring.Component:
 def _memory(config: AcceleratorConfig) -> wiring.Component:
     from ..hw.fetch import ModelMemory
 
-    return ModelMemory(MEMORY_DEPTH, MEMORY_PORTS)
+    return ModelMemory(MEMORY_DEPTH, MEMORY_PORTS, bank_words=MEMORY_DEPTH // 4)
 
 
 UNITS: dict[str, Callable[[AcceleratorConfig], wiring.Component]] = {
     "codetable": _codetable, "wordreader": _wordreader, "decoder": _decoder, "rowbuffer": _rowbuffer,
     "expander": _expander, "blocks": _blocks, "tapgen": _tapgen, "activations": _activations,
-    "window": _window, "lane": _lane, "lanes": _lanes, "parameters": _parameters, "drain": _drain,
+    "window": _window, "lane": _lane, "lanes": _lanes, "parameters": _parameters, "drain": _drain, "stand": _stand,
     "sequencer": _sequencer, "memory": _memory,
 }
 """How each component is made."""

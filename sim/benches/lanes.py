@@ -1,14 +1,13 @@
-"""cocotb bench of :class:`shiftwright.hw.lanes.Lane` and :class:`shiftwright.hw.lanes.LaneArray`."""
+"""cocotb bench of :class:`shiftwright.hw.lanes.LaneArray`."""
 
+import dataclasses
 from typing import Any
 
 import cocotb
 
 from ...hw.arch.config import AcceleratorConfig
+from ...hw.lanes import LaneArray, read_latency
 from .agents import Bench, signed
-
-FINISH = 2
-"""Cycles from an end of row to ``finished``."""
 
 
 def product(config: AcceleratorConfig, x: int, shift: int) -> int:
@@ -23,131 +22,111 @@ class Model:
         self.config = config
         self.acc = [0] * config.lanes
 
-    def term(self, xs: list[int], shift: int, neg: int, maximum: bool) -> None:
-        for n, x in enumerate(xs):
-            if maximum:
-                self.acc[n] = max(self.acc[n], x)
-            else:
-                value = product(self.config, x, shift)
-                self.acc[n] = signed(self.acc[n] + (-value if neg else value), self.config.acc_width)
+    def term(self, xs: list[int], shift: int, neg: int) -> None:
+        values = [product(self.config, x, shift) for x in xs]
+        self.acc = [signed(acc - value if neg else acc + value, self.config.acc_width)
+                    for acc, value in zip(self.acc, values, strict=True)]
 
-    def end(self, pad: int) -> list[int]:
-        """The finished row; accumulators restart from the padding."""
-        finished, self.acc = self.acc, [pad] * self.config.lanes
+    def rectify(self) -> None:
+        self.acc = [max(0, acc) for acc in self.acc]
+
+    def end(self) -> list[int]:
+        """The finished row; accumulators restart."""
+        finished, self.acc = self.acc, [0] * self.config.lanes
         return finished
 
 
+@dataclasses.dataclass
+class Pass:
+    """A row pass: what it left, its flags, and the cycle in which it reaches the shadows."""
+
+    values: list[int]
+    flags: tuple[int, int]
+    due: int
+
+
 class Rows:
-    """Drives random terms and ends of row, and checks each row's drain."""
+    """Drives random operations, drains each row pass (in any order, or as the ring turns) and checks what is read."""
 
-    def __init__(self, bench: Bench, maximum: bool) -> None:
-        self.bench, self.config, self.maximum = bench, bench.config, maximum
+    def __init__(self, bench: Bench) -> None:
+        self.bench, self.config = bench, bench.config
         self.model = Model(self.config)
-        self.pad = -(1 << self.config.act_bits) if maximum else 0
-        self.model.acc = [self.pad] * self.config.lanes
-        self.rows = 0
+        self.rows = self.read = 0
+        self.latency = read_latency(self.config)
+        self._coming: Pass | None = None
         self._shadows: list[int] = []
-        self._finishing: list[tuple[list[int], int] | None] = [None] * FINISH
-        self._sample_finish: tuple[list[int], int] | None = None
-        self._draining = 0
-        self._quiet = 0
+        self._flags: tuple[int, int] | None = None
+        self._left = self._turned = 0
+        self._due: dict[int, int] = {}
+        self._ended: Pass | None = None
         bench.agents.append(self)
-
-    def put_x(self, xs: list[int]) -> None:
-        bits = self.config.act_bits + 1
-        self.bench.ports.put(x=sum((x & (1 << bits) - 1) << n * bits for n, x in enumerate(xs)))
 
     def drive(self) -> None:
         config, rng, ports = self.config, self.bench.rng, self.bench.ports
         low, high = -(1 << config.act_bits - 1), (1 << config.act_bits) - 1
-        self._sample_finish = None
-        # A row may only end when the shadows are drained.
-        free = not self._shadows and not any(self._finishing) and not self._quiet
-        self._quiet = max(0, self._quiet - 1)
-        term, eor = rng.random() < 0.7, 0
-        if free and rng.random() < 0.2:
-            term, eor = False, 1
-        # Maxima are of unshifted, positive terms; the shift is ignored.
-        shift, last = rng.randint(0, config.max_shift), rng.getrandbits(1)
-        neg = 0 if self.maximum else rng.getrandbits(1)
-        xs = [self.pad] * config.lanes
-        if term:
-            xs = [rng.choice((low, high, rng.randint(low, high))) for _ in range(config.lanes)]
-        self.put_x(xs)
-        ports.put(shift=shift, neg=neg, term=int(term), eor=eor, row_last=last, maximum=int(self.maximum))
-        if term:
-            self.model.term(xs, shift, neg, self.maximum)
-        if eor:
-            self._sample_finish = self.model.end(self.pad), last
-            self._quiet = FINISH + 1
-        self._draining = int(bool(self._shadows) and rng.random() < 0.7)
-        ports.put(drain=self._draining)
+        bits = config.act_bits + 1
+        kind = rng.choices(("term", "rectify", "none", "eor"), (0.7, 0.1, 0.1, 0.2 if self._may_end() else 0))[0]
+        shift, last_x, last = rng.randint(0, config.max_shift), rng.getrandbits(1), rng.getrandbits(1)
+        neg, xs = 0, [0] * config.lanes
+        if kind == "term":
+            neg = rng.getrandbits(1)
+            xs = [rng.choice((0, low, high, rng.randint(low, high))) for _ in range(config.lanes)]
+            self.model.term(xs, shift, neg)
+        elif kind == "rectify":
+            self.model.rectify()
+        elif kind == "eor":
+            self._ended = Pass(self.model.end(), (last_x, last), self.bench.cycle + LaneArray.LATENCY)
+            self._coming = self._ended
+        ports.put(x=sum((x & (1 << bits) - 1) << n * bits for n, x in enumerate(xs)), shift=shift, neg=neg,
+                  rectify=int(kind == "rectify"), eor=int(kind == "eor"), last_x=last_x, last=last)
+        self._read()
+
+    def _may_end(self) -> bool:
+        return self._coming is None and not self._left
+
+    def _read(self) -> None:
+        """Ask for a shadow."""
+        rng = self.bench.rng
+        lane, turn = rng.randrange(self.config.lanes), 0
+        if self._left and self._shadows and rng.random() < 0.8:
+            self._left -= 1
+            if self.config.shadow_chain:
+                turn = int(rng.random() < 0.8)
+                lane = self._turned % self.config.lanes
+                self._turned += turn
+            self._due[self.bench.cycle + self.latency] = self._shadows[lane]
+        self.bench.ports.put(drain_lane=lane, drain_shift=turn)
 
     def sample(self) -> None:
-        ports = self.bench.ports
-        arrived = self._finishing.pop(0)
-        self._finishing.append(self._sample_finish)
-        assert ports.get("finished") == (arrived is not None), "finished"
-        if arrived is not None:
-            assert ports.get("finished_row_last") == arrived[1], "finished_row_last"
-            self._shadows = list(arrived[0])
+        ports, now = self.bench.ports, self.bench.cycle
+        arrives = self._coming is not None and self._coming.due == now
+        assert ports.get("finished") == arrives, "finished"
+        if now in self._due:
+            found, wanted = signed(ports.get("head"), self.config.acc_width), self._due.pop(now)
+            assert found == wanted, f"row pass {self.rows}: read {found}, expected {wanted} of {self._shadows}"
+            self.read += 1
+        if arrives:
+            assert self._coming is not None
+            self._shadows, self._flags = self._coming.values, self._coming.flags
+            self._left, self._turned, self._coming = self.bench.rng.randint(1, 2 * self.config.lanes), 0, None
             self.rows += 1
-        if self._shadows:
-            found = signed(ports.get("head"), self.config.acc_width)
-            assert found == self._shadows[0], f"row {self.rows}: the head is {found}, expected {self._shadows}"
-        if self._draining:
-            self._shadows.pop(0)
-
-
-async def _restart(bench: Bench, maximum: bool) -> None:
-    bits = bench.config.act_bits + 1
-    pad = 1 << bits - 1 if maximum else 0
-    bench.ports.put(x=sum(pad << n * bits for n in range(bench.config.lanes)), term=0, eor=0, drain=0,
-                    maximum=int(maximum))
-    await bench.step(4)
-    await bench.strobe(restart=1)
-    await bench.step(2)
+        if self._flags is not None and (self._coming is None or arrives):
+            assert (ports.get("finished_last_x"), ports.get("finished_last")) == self._flags, "flags are held"
 
 
 @cocotb.test()
-async def rows_accumulate_and_drain(dut: Any) -> None:
-    """Sums and maxima of extreme and random activations; the next row's terms run while one drains."""
+async def rows_accumulate_and_are_read(dut: Any) -> None:
+    """Sums of extreme and random activations, rectified at random; the next row's terms run while one is read."""
     bench = await Bench.open(dut, "lanes")
-    for number in range(4 * bench.rounds):
-        maximum = bool(number % 2)
-        await _restart(bench, maximum)
-        rows = Rows(bench, maximum)
-        await bench.step(250)
-        assert rows.rows >= 3
-        bench.agents.remove(rows)
-
-
-@cocotb.test()
-async def a_lane_alone(dut: Any) -> None:
-    """Every shift, both signs, extremes: product, accumulation, the shadow's load, hold and chain."""
-    bench = await Bench.open(dut, "lane")
-    ports, rng, config = bench.ports, bench.rng, bench.config
-    for _ in range(2 * bench.rounds):
-        ports.put(x=0, neg=0, maximum=0, add=0, drain=0, neg_add=0, shift=0)
-        await bench.step(2)
-        await bench.strobe(eor=1)
-        acc = 0
-        for shift in range(config.max_shift + 1):
-            for neg in (0, 1):
-                x = rng.choice((-(1 << config.act_bits - 1), (1 << config.act_bits) - 1, rng.randint(-3, 3)))
-                ports.put(x=x, shift=shift, neg=neg)
-                await bench.step()
-                ports.put(x=rng.randint(-3, 3), add=1, neg_add=neg)
-                await bench.step()
-                ports.put(add=0)
-                acc += (-1) ** neg * product(config, x, shift)
-        ports.put(x=0, neg=0, neg_add=0)
-        await bench.step()
-        await bench.strobe(eor=1)
-        wanted = signed(acc, config.acc_width)
-        assert signed(ports.get("shadow"), config.acc_width) == wanted
-        ports.put(shadow_in=rng.getrandbits(config.acc_width))
+    for _ in range(3 * bench.rounds):
+        # Garbage of before must not stay.
+        bench.ports.put(x=bench.rng.getrandbits(bench.config.lanes * (bench.config.act_bits + 1)), eor=0, rectify=0)
         await bench.step(3)
-        assert signed(ports.get("shadow"), config.acc_width) == wanted, "the shadow holds without drain"
-        await bench.strobe(drain=1, shadow_in=-7)
-        assert signed(ports.get("shadow"), config.acc_width) == -7, "the shadow takes its neighbour's"
+        bench.ports.put(x=0, neg=0)
+        await bench.step(2)
+        await bench.strobe(restart=1)
+        await bench.step(2)
+        rows = Rows(bench)
+        await bench.step(300)
+        assert rows.rows >= 3 and rows.read >= 3
+        bench.agents.remove(rows)
