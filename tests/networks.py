@@ -312,7 +312,7 @@ def random_network(seed: int, config: AcceleratorConfig | None = None, *, layers
             tensors.append(chain[-1].target)
         for number in range(dense):
             last_one = number == dense - 1
-            chain.append(_random_linear(rng, tensors[-1], f"fc{number}", config,
+            chain.append(_random_linear(rng, tensors[-1], "fc" if last_one else f"fc{number}", config,
                                         last_one and (bool(rng.integers(2)) if raw is None else raw)))
             tensors.append(chain[-1].target)
     return QuantizedNetwork(input=source, layers=tuple(chain), concats=tuple(concats), max_shift=arithmetic.max_shift,
