@@ -8,8 +8,8 @@ are dealt to ``interleave`` contexts, each with bits of its own, so that the loo
     move           length; bit offset += length; over the end of a word, the next word comes in
 
 A context is two words and a bit offset in the first. All contexts take their words from one sequence, in the order in
-which they move over word ends, so that one reader serves them all. The symbol (codeword + offset of its length) is found
-behind the loop. Ring and symbol stages advance together, when there is a word to take and the consumer is ready.
+which they move over word ends, so that one reader serves them all. The symbol (codeword + offset of its length) is
+found behind the loop. Ring and symbol stages advance together, when there is a word to take and the consumer is ready.
 """
 
 from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value
@@ -146,7 +146,8 @@ class Decoder(wiring.Component):
         bits = self.config.max_code_bits
         first, second, offset = context = [Signal(16), Signal(16), Signal(4)]
         below = Signal(bits)
-        coarse = select(m, [Cat(second, first)[29 - 4 * n - bits:][:bits + 3] for n in range(4)], offset[2:], name="coarse")
+        both = Cat(second, first)
+        coarse = select(m, [both[29 - 4 * n - bits:][:bits + 3] for n in range(4)], offset[2:], name="coarse")
         *held, coarse = stage("coarse", contexts == 4, *context, coarse)
         window = select(m, [coarse[3 - n:][:bits] for n in range(4)], held[2], name="window")
         *held, window = stage("fine", contexts > 1, *held, window)

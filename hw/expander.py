@@ -86,12 +86,13 @@ class Expander(wiring.Component):
         end = Signal(low)
         following = Signal(len(addr))
         more, flow, is_end = Signal(), Signal(), Signal()
-        found = data.View(data.StructLayout({"kind": 2, "last": 1, "shift": SHIFT_BITS}), read_operation.data[:7])
+        ready = Signal(16)
         m.d.comb += [
             following.eq(addr + 1), more.eq(valid[1] & (addr[:low] != end)),
             self.stalled.eq(is_end & ~self.eor_ready), flow.eq(~self.stalled), self.next.eq(flow & ~more),
             read_entry.addr.eq(self.symbol), read_entry.en.eq(self.next),
             read_operation.addr.eq(addr), read_operation.en.eq(flow),
+            self.op.eq(Cat(ready, (self.op.kind == OpKind.SKIP) & (self.op.shift == RECTIFY_SHIFT))),
             self.op_valid.eq(valid[3] & flow), Cat(self.op_last_x, self.op_last).eq(flags[3]),
         ]
         with m.If(self.next):
@@ -100,8 +101,7 @@ class Expander(wiring.Component):
         with m.If(flow):
             m.d.sync += [
                 valid[2].eq(valid[1]), flags[2].eq(flags[1]), valid[3].eq(valid[2]), flags[3].eq(flags[2]),
-                self.op.eq(Cat(read_operation.data, (found.kind == OpKind.SKIP) & (found.shift == RECTIFY_SHIFT))),
-                is_end.eq(valid[2] & (found.kind == OpKind.EOR)),
+                ready.eq(read_operation.data), is_end.eq(valid[2] & (read_operation.data[:2] == OpKind.EOR)),
             ]
 
         # The counter that walks an entry's operations walks the whole dictionary when it is loaded.

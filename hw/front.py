@@ -27,8 +27,8 @@ class Front(wiring.Component):
     Members
     -------
     clear : In(1)
-        Stop, forget everything in flight and errors. Not in the last cycles before ``start``: fetched words that are under
-        way must have arrived.
+        Stop, forget everything in flight and errors. Not in the last cycles before ``start``: fetched words that are
+        under way must have arrived.
     layer : In(LayerLayout())
         Stable from ``start`` on.
     load_begin, load_codes, load_dictionary, load : In(1), In(1), In(1), In(16)
@@ -43,8 +43,8 @@ class Front(wiring.Component):
     bad_codeword, overrun : Out(1)
         Errors, held until ``clear``.
     issue_term, starved, stalled : Out(1)
-        An operation with a term is issued; nothing is, because there is none, although the stream has not ended; an end of
-        row waits.
+        An operation with a term is issued; nothing is, because there is none, although the stream has not ended; an end
+        of row waits.
     """
 
     def __init__(self, config: AcceleratorConfig, addr_width: int) -> None:

@@ -80,7 +80,8 @@ class RowBuffer(wiring.Component):
             blocks.out_h.eq(self.layer.out_h), blocks.out_w.eq(self.layer.out_w), blocks.start.eq(self.start),
             shared.eq((self.layer.tag_flags & Flag.SHARED_ROW).any()),
             self.ready.eq(~level[-1] & ~(self.end & complete)),
-            last_row.eq(row == self.rows), self.stop.eq(self.end & (shared | last_row)), push.eq(self.valid & self.ready),
+            push.eq(self.valid & self.ready),
+            last_row.eq(row == self.rows), self.stop.eq(self.end & (shared | last_row)),
             write_port.addr.eq(write), write_port.data.eq(self.symbol), write_port.en.eq(push),
             read_port.addr.eq(read), read_port.en.eq(self.next), self.read_symbol.eq(read_port.data),
 

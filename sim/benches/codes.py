@@ -74,8 +74,8 @@ def words_of(codewords: Sequence[str]) -> list[int]:
 def dealt_words(codewords: Sequence[str], contexts: int) -> list[int]:
     """Codewords dealt to contexts in turn, as the one sequence of words that the decoder takes.
 
-    First come the first two words of each context. Then, codeword by codeword: one that reaches or passes the end of its
-    context's word brings that context's next word. Words that carry no bits are left out at the end.
+    First come the first two words of each context. Then, codeword by codeword: one that reaches or passes the end of
+    its context's word brings that context's next word. Words that carry no bits are left out at the end.
     """
     words = [words_of(codewords[n::contexts]) for n in range(contexts)]
     order = [(context, number) for context in range(contexts) for number in range(2)]

@@ -79,9 +79,9 @@ def random_dictionary(bench: Bench, entries: int, longest: int) -> list[list[int
         left -= size
         kinds = [*(rng.choice((OpKind.ADD, OpKind.SUB, OpKind.SKIP)) for _ in range(size - 1)),
                  rng.choice(list(OpKind))]
-        dictionary.append([MicroOp(kind=kind, last=n == size - 1, shift=rng.choice((1, rng.randint(0, MAX_SHIFT_FIELD))),
-                                   pre=rng.randint(0, MAX_PRE), post=rng.randint(0, MAX_POST)).pack()
-                           for n, kind in enumerate(kinds)])
+        dictionary.append([MicroOp(kind=kind, last=n == size - 1, pre=rng.randint(0, MAX_PRE),
+                                   shift=rng.choice((RECTIFY_SHIFT, rng.randint(0, MAX_SHIFT_FIELD))),
+                                   post=rng.randint(0, MAX_POST)).pack() for n, kind in enumerate(kinds)])
     return dictionary
 
 

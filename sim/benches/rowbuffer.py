@@ -95,7 +95,7 @@ class BufferBench:
         bench, config = self.bench, self.bench.config
         await self.begin(work, stalls=stalls)
         wanted = work.read(config.lanes_y, config.lanes_x)
-        self.reader.board.what = f"symbol of {len(work.rows)} rows over {work.out_h} x {work.out_w}, shared: {work.shared},"
+        self.reader.board.what = f"{len(work.rows)} rows over {work.out_h} x {work.out_w}, shared {work.shared}: symbol"
         self.reader.board.expect(wanted)
         self.writer.symbols = work.written()
         taken = await bench.until(lambda: self.reader.board.complete, limit or 20 * len(wanted) + 100, f"{work}")
@@ -156,7 +156,8 @@ async def long_rows_pass_through(dut: Any) -> None:
     """Over one block rows may be longer than the buffer, and go through it at one symbol a cycle."""
     bench = await Bench.open(dut, "rowbuffer")
     unit, rng, config = BufferBench(bench), bench.rng, bench.config
-    rows = [[rng.randrange(END) for _ in range(size)] for size in (2 * config.row_depth, 0, 1, 0, 0, 3, config.row_depth)]
+    sizes = (2 * config.row_depth, 0, 1, 0, 0, 3, config.row_depth)
+    rows = [[rng.randrange(END) for _ in range(size)] for size in sizes]
     symbols = sum(len(row) + 1 for row in rows)
     await unit.run(Work(rows, config.lanes_y, config.lanes_x), stalls=(0.0, 0.0), limit=symbols + 4)
     await unit.run(Work(rows, 1, 1), stalls=(0.1, 0.3))
@@ -191,4 +192,4 @@ async def the_writer_is_at_most_a_row_ahead(dut: Any) -> None:
     await unit.begin(long, stalls=(0.0, 1.0))
     unit.writer.symbols, unit.writer.written = long.written(), 0
     await bench.step(config.row_depth + 20)
-    assert unit.writer.written == config.row_depth, f"{unit.writer.written} symbols were taken by {config.row_depth} places"
+    assert unit.writer.written == config.row_depth, f"{config.row_depth} places took {unit.writer.written} symbols"

@@ -64,7 +64,7 @@ async def words_come_in_order(dut: Any) -> None:
         taken = await bench.until(lambda wanted=wanted: taker.board.found >= wanted, 3000,  # type: ignore[misc]
                                   f"{wanted} words of start {number}")
         if number % 4 == 0 and bench.config.interleave == 4:
-            assert taken <= wanted + ModelMemory.LATENCY + 2, f"{taken} cycles for {wanted} words: one a cycle is promised"
+            assert taken <= wanted + ModelMemory.LATENCY + 2, f"{taken} cycles for {wanted} words"
         if number % 4 == 0:
             assert taken <= 2 * (wanted + ModelMemory.LATENCY), f"{taken} cycles for {wanted} words"
         assert not bench.ports.get("overrun"), "an overrun is reported"
