@@ -29,8 +29,9 @@ def command(ctx: click.Context, source: str, name: str | None, recipe_file: Path
             data: str | None, output: Path, data_dir: Path | None, threads: int | None) -> None:
     """Compress NETWORK and write it as a .swc file, with its accuracy on the test split.
 
-    NETWORK is a checkpoint of 'shiftwright train', or package.module:Name: a trained torch.nn.Module, or something that
-    returns one when it is called without arguments. It takes images divided by 256.
+    NETWORK is a checkpoint of 'shiftwright train'; or NET:FILE, a zoo network and a PyTorch checkpoint of its weights;
+    or package.module:Name, a trained torch.nn.Module, or something that returns one when it is called without
+    arguments. It takes images divided by 256.
 
     The recipe bqnet makes every weight one signed power of two (or zero) and trains with the quantized forward pass.
     Its options include levels (magnitudes of a weight), zero (whether 0 is a weight), act_bits (bits of an
@@ -43,6 +44,7 @@ def command(ctx: click.Context, source: str, name: str | None, recipe_file: Path
         shiftwright compress lenet5.safetensors --recipe bqnet -o lenet5.swc
         shiftwright compress lenet300.safetensors --set levels=1 --set epochs=10 -o ternary.swc
         shiftwright compress lenet5.safetensors --recipe-file examples/bqnet-literal.toml -o literal.swc
+        shiftwright compress resnet20:resnet20.th --recipe bqnet -o resnet20.swc
         shiftwright compress mypackage.models:trained --data mnist -o mine.swc
     """
     from ..compress.api import compress

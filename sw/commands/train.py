@@ -22,7 +22,8 @@ def command(ctx: click.Context, network: str, data: str | None, output: Path, ep
             data_dir: Path | None, threads: int | None) -> None:
     """Train the zoo network NET in float, measure it on the test split, and write a checkpoint.
 
-    The zoo: digits (a small CNN for 8 x 8 digits), lenet300 (LeNet-300-100) and lenet5 (LeNet-5 in Caffe's form).
+    The zoo: digits (a small CNN for 8 x 8 digits), lenet300 (LeNet-300-100), lenet5 (LeNet-5 in Caffe's form),
+    resnet20 and resnet32 (for CIFAR-10, option A shortcuts) and mobilenet_tiny (depthwise separable, for CIFAR-10).
     A data set is searched in --data-dir, $SHIFTWRIGHT_DATA and the cache folder, then downloaded from its home
     with a SHA-256 check; digits is built in. The same --seed gives the same weights on one machine.
 

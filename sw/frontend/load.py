@@ -27,7 +27,8 @@ class Loaded:
     input_shape : (int, int, int) or None
         Channels, height, width; ``None`` when only the data set can tell.
     metadata : dict
-        A checkpoint's ``network``, ``dataset``, ``float_accuracy`` and ``seed``; of a Python name only ``network``.
+        A checkpoint's ``network``, ``dataset``, ``float_accuracy`` and ``seed``; of a zoo network's weights ``network``
+        and ``dataset``; of a Python name only ``network``.
     """
 
     model: "torch.nn.Module"
@@ -58,8 +59,9 @@ def load_model(source: str) -> Loaded:
                          f"package.module:Name")
     network, _, weights = source.partition(":")
     if network in NETWORKS and weights:
-        return Loaded(model=load_weights(network, weights), input_shape=NETWORKS[network].input_shape,
-                      metadata={"network": network})
+        info = NETWORKS[network]
+        return Loaded(model=load_weights(network, weights), input_shape=info.input_shape,
+                      metadata={"network": network, "dataset": info.dataset})
     if not Path(source).exists() and ":" in source:
         return _import(source)
     return _checkpoint(Path(source))

@@ -71,7 +71,7 @@ def test_a_zoo_network_and_its_weights(tmp_path: Path) -> None:
     path = tmp_path / "w.th"
     torch.save(model.state_dict(), path)
     loaded = load_model(f"lenet5:{path}")
-    assert loaded.input_shape == (1, 28, 28) and loaded.metadata == {"network": "lenet5"}
+    assert loaded.input_shape == (1, 28, 28) and loaded.metadata == {"network": "lenet5", "dataset": "mnist"}
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.model.state_dict().values()))
 
 
