@@ -15,7 +15,7 @@ from amaranth.hdl import Elaboratable
 
 from ..hw.arch.errors import ToolError
 from ..hw.cells.use import cells_verilog
-from ..hw.generate import rtlil_text
+from ..hw.generate import rtlil_text, undefine_collisions
 from ..hw.yosys import run_yosys, tool_path
 from .devices import Device, get_device
 from .netlist import (
@@ -122,7 +122,7 @@ def synthesize_rtlil(text: str, device: Device, folder: Path, *, check: bool = T
     started = time.monotonic()
     if check:
         check_no_multiply(text)
-    (folder / "top.il").write_text(text)
+    (folder / "top.il").write_text(undefine_collisions(text))
     options = " -spram" if spram and device.spram else ""
     (folder / "cells.v").write_text(cells_verilog("ecp5" if device.synth.startswith("synth_ecp5") else "generic"))
     log = run_yosys(f"read_rtlil top.il\nread_verilog -defer cells.v\n{device.synth}{options} -top top -json top.json\n",

@@ -23,7 +23,7 @@ from .cells.use import cells_verilog
 from .yosys import run_yosys, tool_path, yosys_version
 
 __all__ = ["MemoryInfo", "WAIVERS", "accelerator", "design_memories", "generate", "rtlil_text",
-           "strip_zero_contents", "verilog"]
+           "strip_zero_contents", "undefine_collisions", "verilog"]
 
 WAIVERS = """\
 `verilator_config
@@ -92,11 +92,22 @@ def strip_zero_contents(text: str) -> str:
     return _ZERO_CONTENT.sub("\n", text)
 
 
+def undefine_collisions(text: str) -> str:
+    """RTLIL text in which a word that is read and written in one cycle reads as undefined.
+
+    No unit uses such data. Otherwise synthesis would build comparators around RAMs to give the old word.
+    """
+    return _COLLISION.sub(lambda found: found[1] + "1" * len(found[2]), text)
+
+
+# Read ports with a clock.
+_COLLISION = re.compile(
+    r"(parameter \\COLLISION_X_MASK \d+')(0+)(?=\n(?:    parameter [^\n]*\n)*    parameter \\CLK_ENABLE 1\n)")
 _ZERO_CONTENT = re.compile(
     r"\n  cell \$meminit_v2 [^\n]*\n(?:    [^\n]*\n)*?    connect \\DATA \d+'0+\n(?:    [^\n]*\n)*  end\n")
 
 
-def verilog(component: Elaboratable, *, name: str = "top") -> str:
+def verilog(component: Elaboratable, *, name: str = "top", strict: bool = False) -> str:
     """A component as Verilog text.
 
     Parameters
@@ -105,6 +116,8 @@ def verilog(component: Elaboratable, *, name: str = "top") -> str:
         With a signature; its flattened ports (joined by ``__``), ``clk`` and ``rst`` are the top module's ports.
     name : str
         Of the top module.
+    strict : bool
+        For simulation: see :func:`undefine_collisions`.
 
     Returns
     -------
@@ -116,7 +129,8 @@ def verilog(component: Elaboratable, *, name: str = "top") -> str:
     ToolError
         If Yosys is missing or fails.
     """
-    return _to_verilog(rtlil_text(component, name=name))
+    text = rtlil_text(component, name=name)
+    return _to_verilog(undefine_collisions(text) if strict else text)
 
 
 def design_memories(text: str) -> list[MemoryInfo]:

@@ -62,5 +62,5 @@ def yard_spec(config: AcceleratorConfig, units: tuple[str, ...] | None = None) -
 
     yard = Yard(config, tuple(UNITS) if units is None else units)
     with using_tools():
-        text = verilog(yard, name="yard")
+        text = verilog(yard, name="yard", strict=True)
     return ModelSpec(sources={"yard.v": text}, top="yard"), tuple(yard.inputs)
