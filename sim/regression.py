@@ -7,7 +7,7 @@ import numpy as np
 
 from ..hw.arch.config import AcceleratorConfig
 from ..hw.arch.errors import ModelError
-from ..sw.compiler.compile import compile_
+from ..sw.compiler.compile import compile_detailed
 from ..sw.image import Image
 from ..sw.network import QuantizedNetwork
 from .runner import build, run
@@ -93,18 +93,21 @@ def regression(config: AcceleratorConfig, cases: Sequence[RegressionCase], *, si
         raise ModelError("a regression needs at least one network")
     data: dict[str, object] = {"names": [case.name for case in cases], "limit": CYCLE_LIMIT}
     images: list[Image] = []
+    layers: list[int] = []
     for number, case in enumerate(cases):
-        images.append(compile_(case.network, config))
-        expected = golden.run(case.network, case.inputs, layers=True)
+        compilation = compile_detailed(case.network, config)
+        images.append(compilation.image)
+        expected = golden.run(compilation.network, case.inputs, layers=True)
+        layers.append(len(expected))
         data[f"image_{number}"] = np.frombuffer(images[-1].to_bytes(), np.uint8)
         data[f"inputs_{number}"] = case.inputs.astype(np.int64)
         data[f"layers_{number}"] = list(expected)
         data.update({f"expected_{number}_{at}": values.astype(np.int64) for at, values in enumerate(expected.values())})
     model = build(accelerator_model_spec(images[0]), on=simulator)
     result = run(model, "shiftwright.sim.benches.regression", data=data, seed=seed, timeout=timeout)
-    ends = np.cumsum([len(case.network.layers) for case in cases])[:-1]
+    ends = np.cumsum(layers)[:-1]
     return RegressionResult(
         networks=len(cases), images=sum(len(case.inputs) for case in cases),
-        layers=sum(len(case.network.layers) for case in cases), values=int(result.data["compared"]),
+        layers=sum(layers), values=int(result.data["compared"]),
         layer_cycles=tuple(tuple(part.tolist()) for part in np.split(result.data["layer_cycles"], ends)),
         build_seconds=model.seconds, seconds=result.seconds)
