@@ -29,11 +29,12 @@ def configuration(board: str | None, config: str | Path | None) -> "AcceleratorC
 
 
 def emit_with_layers(result: dict[str, Any], layers: list[dict[str, Any]], *, title: str = "",
-                     layers_title: str = "Layers") -> None:
-    """Print `layers` (dictionaries with the same keys) as a table, then `result`; one object under ``--json``."""
+                     layers_title: str = "Layers", key: str = "layers") -> None:
+    """Print `layers` (dictionaries with the same keys) as a table, then `result`; one object under ``--json``, with the
+    layers as `key`."""
     ctx = click.get_current_context()
     if (ctx.find_root().obj or {}).get("json"):
-        emit({**result, "layers": layers})
+        emit({**result, key: layers})
         return
     if layers:
         from rich.console import Console
@@ -41,8 +42,8 @@ def emit_with_layers(result: dict[str, Any], layers: list[dict[str, Any]], *, ti
         from rich.text import Text
 
         table = Table(title=layers_title, title_justify="left")
-        for key, value in layers[0].items():
-            table.add_column(key.replace("_", " "), justify="left" if isinstance(value, str) else "right")
+        for name, value in layers[0].items():
+            table.add_column(name.replace("_", " "), justify="left" if isinstance(value, str) else "right")
         for layer in layers:
             table.add_row(*(Text("" if value is None else f"{value:,.2f}" if isinstance(value, float) else
                                  f"{value:,}" if isinstance(value, int) else str(value)) for value in layer.values()))

@@ -75,7 +75,7 @@ def command(ctx: click.Context, output: Path, board: str, images: int, simulator
     with step("simulate", f"5/5 simulate {images} images on {simulator} "
                           f"(the first time builds the model: up to a minute)"):
         inputs = network.quantize_input(test_data.images[:images] / 256.0)
-        expected = golden.run(network, inputs, layers=True)
+        expected = golden.run(compilation.network, inputs, layers=True)
         run = simulate(compilation.image, inputs, expected=expected, simulator=simulator, seed=seed)
 
     cycles = sum(run.cycles) / len(run.cycles)
@@ -89,7 +89,7 @@ def command(ctx: click.Context, output: Path, board: str, images: int, simulator
         "compression_ratio": f"{compilation.ratio:.1f}x",
         "predicted_cycles": compilation.cycles,
         "simulated_cycles": round(cycles),
-        "comparison": f"bit-exact: {run.images} of {images} images, {len(run.layers)} of {len(network.layers)} layers "
+        "comparison": f"bit-exact: {run.images} of {images} images, {len(run.layers)} of {len(expected)} layers "
                       f"({run.values:,} values)",
         "files": str(output),
         "seconds": seconds,

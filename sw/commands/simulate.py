@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...hw.arch.errors import ModelError, UnsupportedError
-from ..cli import emit
-from ._describe import configuration
+from ._describe import configuration, emit_with_layers
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from ...sim.simulate import SimulationResult
     from ..image import Image
 
 PIXEL_SCALE = 256.0
@@ -32,6 +32,8 @@ PIXEL_SCALE = 256.0
 @click.option("--netlist", is_flag=True,
               help="Simulate the synthesized netlist in place of the RTL (not yet supported).")
 @click.option("--output-only", is_flag=True, help="Compare the network's output only, without a stop after each layer.")
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, metavar="N",
+              help="Images that share a run of the fully connected tail, one a lane.")
 @click.option("--waves", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.vcd",
               help="Record all signals' waveforms (large).")
 @click.option("--timeout", type=click.FloatRange(1), default=3600, show_default=True, metavar="SECONDS",
@@ -39,14 +41,17 @@ PIXEL_SCALE = 256.0
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder that is searched first for the data set.")
 @click.pass_context
 def command(ctx: click.Context, image: Path, data: str, images: int, network: Path | None, board: str | None,
-            config: Path | None, simulator: str, netlist: bool, output_only: bool, waves: Path | None, timeout: float,
-            data_dir: Path | None) -> None:
+            config: Path | None, simulator: str, netlist: bool, output_only: bool, batch: int, waves: Path | None,
+            timeout: float, data_dir: Path | None) -> None:
     """Run test images on the simulated accelerator and compare every layer's output with the golden model.
 
     The accelerator is generated for the configuration in the image; an image for another one than --board or --config
     name is refused. The reference is PyTorch's integer golden model on the compressed network (--network, or the .swc
     next to the image); without one it is the image interpreter, which reads the same image, so that a wrong compilation
     would go unseen: the report says which of the two it was.
+
+    With every layer compared, a table shows its clock cycles, the compiler's prediction, and what the hardware counted:
+    busy cycles, terms, cycles in which a stream starved for codewords and in which an end of row waited for the drain.
 
     The first use of a configuration builds its simulation model (up to a minute); models are kept in the cache folder.
 
@@ -57,6 +62,7 @@ def command(ctx: click.Context, image: Path, data: str, images: int, network: Pa
     Examples:
         shiftwright simulate digits.swi --data digits --images 16
         shiftwright simulate lenet5.swi --network best.swc --data mnist --images 10 --json
+        shiftwright simulate lenet300.swi --data mnist --images 32 --batch 16
         shiftwright simulate digits.swi --data digits --simulator icarus --output-only
     """
     from ...sim.simulate import simulate
@@ -74,7 +80,7 @@ def command(ctx: click.Context, image: Path, data: str, images: int, network: Pa
     inputs, expected, reference = _reference(loaded, image, network, dataset.images)
     options = ctx.obj or {}
     result = simulate(loaded, inputs, expected=expected, simulator=simulator, seed=int(options.get("seed", 0)),
-                      per_layer=not output_only, timeout=timeout, waves=str(waves) if waves else None)
+                      per_layer=not output_only, timeout=timeout, waves=str(waves) if waves else None, batch=batch)
     layers = len(result.layers)
     report: dict[str, Any] = {
         "image": str(image), "lanes": loaded.config.name, "reference": reference, "simulator": result.simulator,
@@ -83,13 +89,28 @@ def command(ctx: click.Context, image: Path, data: str, images: int, network: Pa
         "cycles": result.cycles[0] if len(set(result.cycles)) == 1 else list(result.cycles),
         "build_seconds": round(result.build_seconds, 1), "seconds": round(result.seconds, 1),
     }
+    if batch > 1:
+        report["batch"] = batch
     if options.get("json"):
         report |= {"images": result.images, "layers": list(result.layers), "values": result.values,
                    "cycles": list(result.cycles), "layer_cycles": [list(row) for row in result.layer_cycles]}
-    elif result.layer_cycles:
-        report["layer_cycles"] = ", ".join(f"{name} {count:,}" for name, count in
-                                           zip(result.layers, result.layer_cycles[0], strict=True))
-    emit(report, title="shiftwright simulate")
+    rows = _layers(loaded, result, min(batch, len(inputs))) if result.layer_cycles else []
+    emit_with_layers(report, rows, title="shiftwright simulate", layers_title="Cycles of the first image"
+                     if batch == 1 else "Cycles of the first batch", key="first")
+
+
+def _layers(image: "Image", result: "SimulationResult", images: int) -> list[dict[str, Any]]:
+    """What each layer's cycles were spent on, beside the prediction."""
+    from ...hw.arch.bus import Counter
+    from ..compiler.cycles import predict
+
+    rows = []
+    for number, (name, predicted) in enumerate(zip(result.layers, predict(image, images), strict=True)):
+        row: dict[str, Any] = {"layer": name, "cycles": result.layer_cycles[0][number], "predicted": predicted.total}
+        if image.config.counters:
+            row |= {counter.name.lower(): int(result.counters[0, number, counter]) for counter in Counter}
+        rows.append(row)
+    return rows
 
 
 def _reference(image: "Image", path: Path, network: Path | None,
@@ -107,12 +128,13 @@ def _reference(image: "Image", path: Path, network: Path | None,
         return inputs, {f"layer {number}": output for number, output in enumerate(outputs)}, "image interpreter"
 
     from ...sim import golden
-    from ..compiler.compile import compile_
+    from ..compiler.compile import compile_detailed
     from ..network import QuantizedNetwork
 
     model = QuantizedNetwork.load(network)
-    if not np.array_equal(compile_(model, image.config).words, image.words):
+    compilation = compile_detailed(model, image.config)
+    if not np.array_equal(compilation.image.words, image.words):
         raise ModelError(f"{path} was not compiled from {network} by this version of Shiftwright; compile the network "
                          f"again, or name the right one with --network")
     inputs = model.quantize_input(pixels / PIXEL_SCALE)
-    return inputs, golden.run(model, inputs, layers=True), f"golden model of {network}"
+    return inputs, golden.run(compilation.network, inputs, layers=True), f"golden model of {network}"
