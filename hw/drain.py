@@ -6,8 +6,8 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from .arch.config import AcceleratorConfig
-from .arch.image import SCALE_EXTRA_MAX, Flag
-from .cells.use import shift_add
+from .arch.image import SCALE_EXTRA_MAX, SCALE_SHIFT_BITS, Flag
+from .cells.use import select, shift_add
 from .lanes import read_latency
 from .layer import LayerLayout
 from .parameters import BIAS_WIDTH, ScaleLayout
@@ -133,9 +133,11 @@ class Drain(wiring.Component):
         whole = raw if config.shadow_chain else Const(0, 1)
         single = Signal()
         m.d.sync += [
-            single.eq((layer.out_h == 1) & (layer.out_w == 1)),
-            self.walk.eq(Mux(single, 0, Mux(batch & ~whole, self.images, config.lanes - 1))),
+            single.eq((layer.out_h[:config.map_bits] == 1) & (layer.out_w[:config.map_bits] == 1)),
+            self.walk.eq(self.images | (~batch | whole).replicate(len(self.images))),
         ]
+        with m.If(single):
+            m.d.sync += self.walk.eq(0)
 
         # A pass over a block begins: of a stream whose shadows are full, or of the next byte.
         active, begin, begin_byte, final = Signal(), Signal(), Signal(), Signal()
@@ -228,12 +230,15 @@ class Drain(wiring.Component):
             self.w_en.eq(write.w_en), self.w_bank.eq(write.w_bank), self.w_addr.eq(write.w_addr),
         ]
 
+        # A channel takes an address at least, so there are no more rows than addresses.
+        row = Signal(range(config.act_depth + 1))
         row_done = Signal()
-        m.d.sync += [row_done.eq(write.row_done), self.layer_done.eq(row_done & (self.row == layer.rows))]
+        m.d.comb += self.row.eq(row)
+        m.d.sync += [row_done.eq(write.row_done), self.layer_done.eq(row_done & (row == layer.rows[:len(row)]))]
         with m.If(write.row_done):
-            m.d.sync += self.row.eq(self.row + 1)
+            m.d.sync += row.eq(row + 1)
         with m.If(self.start):
-            m.d.sync += self.row.eq(0)
+            m.d.sync += row.eq(0)
         with m.If(self.clear):
             m.d.sync += [active.eq(0), begin_byte.eq(0), row_done.eq(0), self.layer_done.eq(0)]
         return m
@@ -265,19 +270,21 @@ class Drain(wiring.Component):
 
         A pixel's last step is ``last``; those that only shift are ``bare``.
         """
-        term, count = Signal(2), Signal(5)
+        term, count = Signal(2), Signal(SCALE_SHIFT_BITS)
         neg, sign = Signal(), Signal()
-        load, ends = term == 0, Signal()
-        m.d.comb += ends.eq((term == 0) | (count == 1))
-        shifts = Array(scale.terms[n].shift for n in range(SCALE_EXTRA_MAX + 1))
-        signs = Array(scale.terms[n].neg for n in range(SCALE_EXTRA_MAX + 1))
+        load, ends = Signal(), Signal()
+        m.d.comb += [load.eq(term == 0), ends.eq(load | (count == 1))]
+        words = [Cat(scale.terms[n].shift, scale.terms[n].neg) for n in range(SCALE_EXTRA_MAX)]
+        following = select(m, [*words, words[-1]], term, name="term_next")
+        # Counts down unless a term is taken.
+        m.d.sync += count.eq(shift_add(m, (~ends).replicate(len(count)), count, following[:len(count)], ends,
+                                       name="count_next"))
         with m.If(~active):
             m.d.sync += term.eq(0)
         with m.Elif(ends):
-            m.d.sync += [term.eq(Mux(term == terms, 0, term + 1)), count.eq(shifts[term]), neg.eq(signs[term]),
-                         sign.eq(neg & ~load)]
-        with m.Else():
-            m.d.sync += count.eq(count - 1)
+            m.d.sync += term.eq(Mux(term == terms, 0, term + 1))
+        with m.If(ends):
+            m.d.sync += [neg.eq(following[-1]), sign.eq(neg & ~load)]
         return {"load": load, "bare": ~ends, "flip": ~load & ends & (neg ^ sign), "last": active & ends & (term == terms)}
 
     def _line(self, m: Module, name: str, value: Value, depth: int) -> list[Value]:

@@ -112,15 +112,18 @@ class WriteBack(wiring.Component):
 
         m.submodules.axis_y = axis_y = WriteAxis(config.lanes_y, self.addr_width)
         m.submodules.axis_x = axis_x = WriteAxis(config.lanes_x, self.addr_width)
-        # Beginnings of the streams' present blocks. Which block row it is comes with the y axis.
+        # Beginnings of the streams' present blocks. The number of the block row comes with the y axis; it counts from 1
+        # if the last block row is whole, so that the last one's is the quotient.
         line_bits = max(1, config.map_bits - lane_bits_y)
-        line = Signal(line_bits)
+        position_bits = axis_y.position_bits
+        whole = Signal()
+        m.d.comb += whole.eq(layer.out_h[:lane_bits_y] == 0 if lane_bits_y else 1)
         whose = Mux(self.block, self.stream, stream) if config.streams > 1 else self.stream
-        begin_x = self._beginnings(m, "x", whose, axis_x.following, self.block_end, last_x)
-        begin_y = self._beginnings(m, "y", whose, Cat(axis_y.following, (line + 1)[:line_bits]),
-                                   self.block_end & last_x, last)
-        with m.If(self.block):
-            m.d.sync += line.eq(begin_y[-line_bits:])
+        begin_x = self._beginnings(m, "x", whose, Const(0), axis_x.following, self.block_end, last_x)
+        line = Signal(line_bits)
+        begin_y = self._beginnings(m, "y", whose, Cat(Const(0, position_bits), whole),
+                                   Cat(axis_y.following, (line + 1)[:line_bits]), self.block_end & last_x, last)
+        m.d.comb += line.eq(begin_y[position_bits:])
         m.d.comb += [
             axis_x.begin.eq(begin_x), axis_y.begin.eq(begin_y),
             axis_y.load.eq(self.block), axis_y.step.eq(self.block | (self.pixel & column_end)),
@@ -132,8 +135,9 @@ class WriteBack(wiring.Component):
             m.d.comb += [getattr(axis_y, name).eq(getattr(layer, f"out_{name}_y")),
                          getattr(axis_x, name).eq(getattr(layer, f"out_{name}_x"))]
 
-        rest_y, rest_x, lines = Signal(lane_bits_y), Signal(lane_bits_x), Signal(line_bits)
-        m.d.sync += [Cat(rest_y, lines).eq(layer.out_h - 1), rest_x.eq(layer.out_w - 1)]
+        rest_y, rest_x = Signal(lane_bits_y), Signal(lane_bits_x)
+        lines = layer.out_h[lane_bits_y:lane_bits_y + line_bits]
+        m.d.sync += [rest_y.eq(layer.out_h - 1), rest_x.eq(layer.out_w - 1)]
         inside: Value = Const(1, 1)
         if lane_bits_x:
             inside &= ~last_x | (lane[:lane_bits_x] <= rest_x)
@@ -155,14 +159,15 @@ class WriteBack(wiring.Component):
             m.d.sync += [valid.eq(0), self.w_en.eq(0)]
         return m
 
-    def _beginnings(self, m: Module, name: str, stream: Value, following: Value, store: Value, turn: Value) -> Value:
-        """A register a stream: takes ``following`` at ``store``, 0 when it is also a ``turn``; that of ``stream``."""
+    def _beginnings(self, m: Module, name: str, stream: Value, first: Value, following: Value, store: Value,
+                    turn: Value) -> Value:
+        """A register a stream: takes ``following`` at ``store``, or ``first`` if it ``turn``s; that of ``stream``."""
         streams = self.config.streams
         stores = [Signal(len(following), name=f"begin_{name}_{s}") for s in range(streams)]
         for s, begin in enumerate(stores):
             mine = store & (stream == s) if streams > 1 else store
             with m.If(self.start | (mine & turn)):
-                m.d.sync += begin.eq(0)
+                m.d.sync += begin.eq(first)
             with m.Elif(mine):
                 m.d.sync += begin.eq(following)
         padded = stores + stores[:1] * ((1 << ceil_log2(streams)) - streams)
