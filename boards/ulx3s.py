@@ -19,5 +19,5 @@ def _platform() -> Any:
 
 BOARD = Board(
     name="ulx3s-85f", title="Radiona ULX3S (LFE5U-85F)", device=DEVICES["ecp5-85f"],
-    config=AcceleratorConfig(lanes_y=4, lanes_x=4), clock_mhz=25.0, platform=_platform,
+    config=AcceleratorConfig(lanes_y=4, lanes_x=4, act_depth=4096), clock_mhz=25.0, platform=_platform,
     pins="GP0 sclk, GP1 mosi, GP2 cs (active low), GP3 miso")
