@@ -125,8 +125,8 @@ def synthesize_rtlil(text: str, device: Device, folder: Path, *, check: bool = T
     (folder / "top.il").write_text(undefine_collisions(text))
     options = " -spram" if spram and device.spram else ""
     (folder / "cells.v").write_text(cells_verilog("ecp5" if device.synth.startswith("synth_ecp5") else "generic"))
-    log = run_yosys(f"read_rtlil top.il\nread_verilog -defer cells.v\n{device.synth}{options} -top top -json top.json\n",
-                    folder)
+    log = run_yosys("read_rtlil top.il\nread_verilog -defer cells.v\n"
+                    f"{device.synth}{options} -top top -json top.json\n", folder)
     cells = netlist_cells(folder / "top.json")
     memories: dict[str, str] = {}
     if check:

@@ -285,7 +285,8 @@ class Drain(wiring.Component):
             m.d.sync += term.eq(Mux(term == terms, 0, term + 1))
         with m.If(ends):
             m.d.sync += [neg.eq(following[-1]), sign.eq(neg & ~load)]
-        return {"load": load, "bare": ~ends, "flip": ~load & ends & (neg ^ sign), "last": active & ends & (term == terms)}
+        return {"load": load, "bare": ~ends, "flip": ~load & ends & (neg ^ sign),
+                "last": active & ends & (term == terms)}
 
     def _line(self, m: Module, name: str, value: Value, depth: int) -> list[Value]:
         """``value``, then what it was 1, 2, ... ``depth`` cycles ago; ``clear`` empties it."""

@@ -7,7 +7,7 @@
 The last shift, the sign's carry and the sum are one cell a bit on ECP5 (``cells/ecp5.v``).
 """
 
-from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Elaboratable, Module, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -142,7 +142,7 @@ class LaneArray(wiring.Component):
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
         config = self.config
-        high, carry, clear, rectify, keep = (Signal(name=name) for name in ("high", "carry", "clear", "rectify", "keep"))
+        high, carry, clear, rectify, keep = Signal(), Signal(), Signal(), Signal(), Signal()
         flags = Signal(2)
         low_bits, step = split_shift(config)
         m.d.sync += [

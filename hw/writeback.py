@@ -104,7 +104,9 @@ class WriteBack(wiring.Component):
         last_x, last = Signal(), Signal()
         column_end = Signal()
         stream = Signal.like(self.stream)
-        m.d.comb += [column_end.eq(lane[:lane_bits_x].all() if lane_bits_x else 1), self.row_done.eq(self.block_end & last)]
+        m.d.comb += [
+            column_end.eq(lane[:lane_bits_x].all() if lane_bits_x else 1), self.row_done.eq(self.block_end & last),
+        ]
         with m.If(self.block):
             m.d.sync += [lane.eq(0), last_x.eq(self.last_x), last.eq(self.last), stream.eq(self.stream)]
         with m.Elif(self.pixel):

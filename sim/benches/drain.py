@@ -188,7 +188,8 @@ class Layer:
     def drive(self) -> None:
         ports, acc_width = self.bench.ports, self.bench.config.acc_width
         values = [stream.drive() for stream in self.streams]
-        names = {"want": 1, "want_last_x": 1, "want_last": 1, "parameters_ready": 1, "bias": 32, "scale": 48, "channel": 16}
+        names = {"want": 1, "want_last_x": 1, "want_last": 1, "parameters_ready": 1, "bias": 32, "scale": 48,
+                 "channel": 16}
         for place, (name, width) in enumerate(names.items()):
             ports.put(**{name: sum(value[place] << s * width for s, value in enumerate(values))})
         if self.idle:
@@ -213,7 +214,7 @@ class Layer:
                 stream.sample(own)
         if ports.get("w_en"):
             write = ports.get("w_bank"), ports.get("w_addr"), ports.get("w_data")
-            assert self.expected[write] > 0, f"bank, address, value {write} is written, of which none is left to write, but {[w for w in self.expected if w[:2] == write[:2]]}: {[r for st in self.streams for r in st.rows]}, {self.target.base, self.target.qmin, self.target.qmax}"
+            assert self.expected[write] > 0, f"bank, address, value {write} is written, of which none is left to write"
             self.expected[write] -= 1
         self.ended += ports.get("layer_done")
 
@@ -227,8 +228,8 @@ def random_target(bench: Bench, *, size: int, **changes: Any) -> Target:
     if size:
         height, width = (min(rng.randint(1, size * lanes), (1 << config.map_bits) - 1)
                          for lanes in (config.lanes_y, config.lanes_x))
-    given = dict(rows=rng.randint(1, 4 * config.streams), height=height, width=width,
-                 phases=(rng.randint(1, 3), rng.randint(1, 3)), base=rng.randrange(config.act_depth), qmin=low, qmax=high)
+    given = {"rows": rng.randint(1, 4 * config.streams), "height": height, "width": width, "qmin": low, "qmax": high,
+             "phases": (rng.randint(1, 3), rng.randint(1, 3)), "base": rng.randrange(config.act_depth)}
     return Target(config=config, **{**given, **changes})
 
 
@@ -265,7 +266,8 @@ async def layers_are_written(dut: Any) -> None:
     for number in range(6 * bench.rounds):
         eager = (0.0, 0.0, 0.9)[number % 3]
         extra = ((0,), (0, 0, 1, 2, 3))[number % 2]
-        await run(bench, Layer(bench, random_target(bench, size=number % 4), eager=eager, extra=extra), f"layer {number}")
+        layer = Layer(bench, random_target(bench, size=number % 4), eager=eager, extra=extra)
+        await run(bench, layer, f"layer {number}")
 
 
 @cocotb.test()
@@ -274,11 +276,12 @@ async def raw_and_batches_and_vectors(dut: Any) -> None:
     bench = await Bench.open(dut, "stand")
     config, rng = bench.config, bench.rng
     for number in range(3 * bench.rounds):
-        batch = dict(height=config.lanes_y, width=config.lanes_x, phases=(1, 1), batch=True,
-                     images=rng.randint(1, config.lanes))
+        batch = {"height": config.lanes_y, "width": config.lanes_x, "phases": (1, 1), "batch": True,
+                 "images": rng.randint(1, config.lanes)}
         cases = {
             "raw": random_target(bench, size=2, raw=True), "raw pixel": random_target(bench, size=0, raw=True),
-            "batch": random_target(bench, size=1, **batch), "raw batch": random_target(bench, size=1, raw=True, **batch),
+            "batch": random_target(bench, size=1, **batch),
+            "raw batch": random_target(bench, size=1, raw=True, **batch),
             "vector": random_target(bench, size=2, flatten=True, phases=(1, 1), image=rng.randrange(config.lanes)),
         }
         for name, target in cases.items():
@@ -290,8 +293,8 @@ async def a_pixel_a_cycle(dut: Any) -> None:
     """With rows always waiting, a pass over a block takes a cycle more than it has pixels."""
     bench = await Bench.open(dut, "stand")
     config = bench.config
-    target = random_target(bench, size=1, rows=3 * config.streams, height=min(4 * config.lanes_y, (1 << config.map_bits) - 1),
-                           width=min(3 * config.lanes_x, (1 << config.map_bits) - 1))
+    height, width = (min(size, (1 << config.map_bits) - 1) for size in (4 * config.lanes_y, 3 * config.lanes_x))
+    target = random_target(bench, size=1, rows=3 * config.streams, height=height, width=width)
     layer = Layer(bench, target, fetch=(4,), extra=(0,))
     taken = await run(bench, layer, "a map of whole blocks")
     wanted = layer.passes * max(config.lanes + 1, 4 if config.streams == 1 else 20 / config.streams)
