@@ -29,11 +29,11 @@ class Axis:
     out: int
 
     @classmethod
-    def random(cls, rng: random.Random, lanes: int, most: int, map_bits: int) -> "Axis":
-        """Sizes up to ``most``, such that the map and the edges can be told."""
+    def random(cls, rng: random.Random, lanes: int, sizes: range, map_bits: int) -> "Axis":
+        """A size of ``sizes``, such that the map and the edges can be told; large ones have large maps."""
         while True:
-            kernel, stride, dilation = rng.randint(1, 5), rng.randint(1, 4), rng.randint(1, 3)
-            padding, size = rng.randrange(kernel * dilation), rng.randint(1, most)
+            kernel, dilation, size = rng.randint(1, 5), rng.randint(1, 3), rng.choice(sizes)
+            padding, stride = rng.randrange(kernel * dilation), rng.randint(1, 4) if size < 20 else 1
             out = max(1, (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1)
             axis = cls(size=size, kernel=kernel, stride=stride, dilation=dilation, padding=padding, lanes=lanes,
                        out=out)
@@ -159,11 +159,14 @@ def op_word(op: MicroOp) -> int:
 
 def random_shape(rng: random.Random, config: AcceleratorConfig, channels: int) -> Shape:
     groups, group_rows = rng.choice((1, 1, 2, 3)), rng.randint(1, 3)
-    # One axis may be so long that blocks lie far from both edges.
-    most = rng.choice(((9, 9), (14, 14), (6, 60), (60, 6)))
+    short, long, other = range(1, 15), range(45, 60), range(1, 4)
+    sizes = short, short
+    if config.map_bits > 6 and rng.random() < 0.3:
+        # One axis is so long that blocks lie far from both edges.
+        groups, group_rows, sizes = 1, 1, rng.choice(((long, other), (other, long)))
     while True:
-        shape = Shape(y=Axis.random(rng, config.lanes_y, most[0], config.map_bits),
-                      x=Axis.random(rng, config.lanes_x, most[1], config.map_bits),
+        shape = Shape(y=Axis.random(rng, config.lanes_y, sizes[0], config.map_bits),
+                      x=Axis.random(rng, config.lanes_x, sizes[1], config.map_bits),
                       channels=channels, rows=groups * group_rows, group_rows=group_rows, group_step=channels,
                       base=rng.randrange(config.act_depth), pitch=groups * channels + rng.randrange(3),
                       extra=tuple(rng.getrandbits(16) for _ in range(rng.choice((0, 0, 1, 2)))))
