@@ -157,8 +157,8 @@ class Drain(wiring.Component):
 
         # Its parameters. The bias is copied later, as the first pixel leaves the read multiplexer.
         scale, terms = Signal(ScaleLayout()), Signal(2)
-        next_scale = data.View(ScaleLayout(), _of(self.scale, next_stream))
-        channel = _of(self.channel, next_stream)
+        next_scale = data.View(ScaleLayout(), _of(m, self.scale, next_stream, "next_scale"))
+        channel = _of(m, self.channel, next_stream, "next_channel")
         address = shift_add(m, layer.out_base[:len(self.w_addr)], channel, Cat(next_byte, channel).as_signed(), raw,
                             name="channel_addr_next")
         channel_addr = [Signal(len(self.w_addr), name=f"channel_addr_{n}") for n in range(2)]
@@ -207,12 +207,12 @@ class Drain(wiring.Component):
         m.submodules.requantizer = requantizer = Requantizer(config)
         bias = Signal(signed(config.acc_width + 1), reset_less=True)
         with m.If(block_at[latency]):
-            m.d.sync += bias.eq(_of(self.bias, stream_at[latency]))
+            m.d.sync += bias.eq(_of(m, self.bias, stream_at[latency], "next_bias"))
         for s in range(streams):
             m.d.comb += self.advance[s].eq(leaves_at[latency] & (stream_at[latency] == s))
         m.d.comb += [
             requantizer.raw.eq(raw), requantizer.qmin.eq(layer.qmin), requantizer.qmax.eq(layer.qmax),
-            requantizer.head.eq(_of(self.head, stream_at[latency])), requantizer.bias.eq(bias),
+            requantizer.head.eq(_of(m, self.head, stream_at[latency], "head_of")), requantizer.bias.eq(bias),
             requantizer.bare.eq(bare_at[latency]), requantizer.load.eq(load_at[latency + 1]),
             requantizer.flip.eq(flip_at[latency + 1]), requantizer.load_shift.eq(block_at[latency + 2]),
             requantizer.amount.eq(Mux(raw, Cat(Const(0, 3), byte), scale.final_shift)),
@@ -300,7 +300,6 @@ class Drain(wiring.Component):
         return line
 
 
-def _of(array: data.View, stream: Value) -> Value:
-    """A stream's element of an array."""
-    words = [Value.cast(array[s]) for s in range(len(array))]
-    return words[0] if len(words) == 1 else Array(words)[stream]
+def _of(m: Module, array: data.View, stream: Value, name: str) -> Value:
+    """A stream's element of an array, as unsigned."""
+    return select(m, [Value.cast(array[s]).as_unsigned() for s in range(len(array))], stream, name=name)

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from amaranth.hdl import Array, Cat, Const, Elaboratable, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, flipped
 
 from .arch.config import AcceleratorConfig
 from .arch.image import SCALE_EXTRA_AT, SCALE_EXTRA_MAX, SCALE_SHIFT_BITS, Flag
-from .cells.use import shift_add
+from .cells.use import select, shift_add
 from .fetch import FetchSignature
 from .layer import LayerLayout
 
@@ -77,7 +77,7 @@ class ParameterReader(wiring.Component):
         first = Signal(streams)
         who = Signal(range(max(2, streams)))
         busy = Signal()
-        begin, end, only_scale = Signal(), Signal(), Signal()
+        begin, end, only_scale, half_done = Signal(), Signal(), Signal(), Signal()
         # Words still to come and still to request: the lowest bit is the next.
         coming, asking = Signal(WORDS), Signal(WORDS)
         row_words = Cat(order, has_bias, has_bias & wide, ~shared, Const(0, SCALE_WORDS - 1))
@@ -90,17 +90,17 @@ class ParameterReader(wiring.Component):
         # The shared scale comes once, before the first row.
         m.d.comb += [
             self.ready.eq(~wanted),
-            begin.eq(~busy & wanted.any()), only_scale.eq(~busy & shared & first.bit_select(chosen, 1)),
+            begin.eq(~busy & wanted.any()), only_scale.eq(shared & select(m, [*first], chosen, name="first_of_next")),
             end.eq(busy & (coming == 0)),
-            mem.req.eq(asking.any()), mem.addr.eq(Array(addresses)[who]),
+            mem.req.eq(asking.any()), mem.addr.eq(select(m, addresses, who, name="addr")),
         ]
         further = Signal(SCALE_WORDS - 1)
         extra = mem.data[SCALE_EXTRA_AT:SCALE_EXTRA_AT + 2]
         m.d.comb += further.eq(Mux(_lowest(coming, SCALE) & mem.valid, Cat(extra.any(), extra == SCALE_EXTRA_MAX), 0))
         with m.If(begin):
-            m.d.sync += [busy.eq(1), who.eq(chosen), coming.eq(words), asking.eq(words)]
-        with m.Elif(end & shared & first.bit_select(who, 1)):
-            m.d.sync += [first.bit_select(who, 1).eq(0), coming.eq(row_words), asking.eq(row_words)]
+            m.d.sync += [busy.eq(1), who.eq(chosen), coming.eq(words), asking.eq(words), half_done.eq(only_scale)]
+        with m.Elif(end & half_done):
+            m.d.sync += [half_done.eq(0), coming.eq(row_words), asking.eq(row_words)]
         with m.Else():
             m.d.sync += [
                 coming.eq(Mux(mem.valid, _rest(coming), coming) | Cat(Const(0, SCALE + 1), further)),
@@ -111,8 +111,8 @@ class ParameterReader(wiring.Component):
         for s in range(streams):
             with m.If(self.advance[s]):
                 m.d.sync += wanted[s].eq(1)
-            with m.Elif(end & ~(shared & first[s]) & (who == s)):
-                m.d.sync += wanted[s].eq(0)
+            with m.Elif(end & ~half_done & (who == s)):
+                m.d.sync += [wanted[s].eq(0), first[s].eq(0)]
             self._registers(m, s, mem, coming, who == s, begin & (chosen == s))
         with m.If(self.start):
             m.d.sync += [wanted.eq(~0), first.eq(~0)]

@@ -172,5 +172,4 @@ class WriteBack(wiring.Component):
                 m.d.sync += begin.eq(first)
             with m.Elif(mine):
                 m.d.sync += begin.eq(following)
-        padded = stores + stores[:1] * ((1 << ceil_log2(streams)) - streams)
-        return select(m, padded, stream, name=f"begin_{name}")
+        return select(m, stores, stream, name=f"begin_{name}")

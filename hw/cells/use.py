@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import resources
 
 from amaranth.hdl import Cat, Instance, Module, Mux, Signal, Value, ValueLike
-from amaranth.utils import exact_log2
+from amaranth.utils import ceil_log2
 
 __all__ = ["cells_verilog", "gated_add", "select", "shift_add"]
 
@@ -56,11 +56,12 @@ def select(m: Module, words: Sequence[Value], index: Value, invert: ValueLike = 
     Parameters
     ----------
     words : sequence of Value
-        A power of two of words, of one width.
+        Up to 16, of one width.
     index : Value
-        As many bits as it takes; further ones are ignored.
+        As many bits as it takes; further ones are ignored. Beyond the last word, any is chosen.
     """
-    width, bits = len(words[0]), exact_log2(len(words))
+    width, bits = len(words[0]), ceil_log2(len(words))
+    words = [*words, *words[:1] * ((1 << bits) - len(words))]
     chosen = Signal(width, name=name)
     if len(words) in SELECT_WORDS:
         m.submodules += Instance("SHIFTWRIGHT_SELECT", p_WIDTH=width, p_WORDS=len(words), p_BITS=bits,
