@@ -259,7 +259,7 @@ class Drain(wiring.Component):
     def _next_stream(self, m: Module, eligible: Value, stream: Value, again: Value, chosen: Value) -> None:
         """The next stream in turn that is eligible, or ``stream`` again."""
         for later in (False, True):
-            for s in reversed(range(self.config.streams)):
+            for s in reversed(range(later, self.config.streams)):
                 with m.If(eligible[s] & ((stream < s) if later else 1)):
                     m.d.comb += chosen.eq(s)
         with m.If(again):
