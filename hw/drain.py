@@ -123,7 +123,6 @@ class Drain(wiring.Component):
             "w_data": Out(config.act_bits),
         })
 
-
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
         config, layer = self.config, self.layer
@@ -134,7 +133,7 @@ class Drain(wiring.Component):
         single = Signal()
         m.d.sync += [
             single.eq((layer.out_h[:config.map_bits] == 1) & (layer.out_w[:config.map_bits] == 1)),
-            self.walk.eq(self.images | (~batch | whole).replicate(len(self.images))),
+            self.walk.eq((self.images | (~batch | whole).replicate(len(self.images))) if config.lanes > 1 else 0),
         ]
         with m.If(single):
             m.d.sync += self.walk.eq(0)
