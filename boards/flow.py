@@ -124,7 +124,7 @@ def synthesize_rtlil(text: str, device: Device, folder: Path, *, check: bool = T
         check_no_multiply(text)
     (folder / "top.il").write_text(undefine_collisions(text))
     options = " -spram" if spram and device.spram else ""
-    (folder / "cells.v").write_text(cells_verilog("ecp5" if device.synth.startswith("synth_ecp5") else "generic"))
+    (folder / "cells.v").write_text(cells_verilog("ecp5" if device.family == "ecp5" else "generic"))
     log = run_yosys("read_rtlil top.il\nread_verilog -defer cells.v\n"
                     f"{device.synth}{options} -top top -json top.json\n", folder)
     cells = netlist_cells(folder / "top.json")
@@ -155,7 +155,7 @@ def route(component: Elaboratable, device: str | Device, *, mhz: float, seed: in
         folder = Path(name)
         synthesis = synthesize_rtlil(rtlil_text(component, name="top"), chosen, folder, check=check, spram=spram)
         check_capacity(synthesis.counts, chosen)
-        (folder / chosen.constraints).write_text("")
+        (folder / chosen.constraints).write_text(_free_pins(folder / "top.json", chosen))
         return synthesis, place_and_route(chosen, folder, mhz=mhz, seed=seed, free_pins=True)
 
 
@@ -169,11 +169,9 @@ def place_and_route(device: Device, folder: Path, *, mhz: float, seed: int = 1, 
     ToolError
         If the router is missing, or can't place or route the design; the message names what ran out.
     """
-    pins = "--lpf" if device.constraints.endswith("lpf") else "--pcf"
-    output = "--textcfg" if device.constraints.endswith("lpf") else "--asc"
     started = time.monotonic()
-    _run([tool_path(device.router), *device.router_args, "--json", "top.json", pins, device.constraints,
-          output, device.routed, "--report", "routed.json", "--freq", f"{mhz:g}", "--seed", str(seed),
+    _run([tool_path(device.router), *device.router_args, "--json", "top.json", *device.pins_args,
+          *device.routed_args, "--report", "routed.json", "--freq", f"{mhz:g}", "--seed", str(seed),
           "--timing-allow-fail", "-q", "--log", "route.log",
           *(device.unconstrained if free_pins else ())], folder, device)
     report = json.loads((folder / "routed.json").read_text())
@@ -186,6 +184,17 @@ def place_and_route(device: Device, folder: Path, *, mhz: float, seed: int = 1, 
         utilization={name: (site["used"], site["available"]) for name, site in report["utilization"].items()
                      if site["used"]},
         critical_path=_critical_path(report.get("critical_paths", []), slowest))
+
+
+def _free_pins(netlist: Path, device: Device) -> str:
+    """Pins for each port bit, clock first; nothing when the router chooses itself."""
+    ports = json.loads(netlist.read_text())["modules"]["top"]["ports"] if device.free_pins else {}
+    names = sorted((f"{name}[{n}]" if len(port["bits"]) > 1 else name
+                    for name, port in ports.items() for n in range(len(port["bits"]))), key=lambda name: name != "clk")
+    if len(names) > len(device.free_pins) and names:
+        raise ToolError(f"a design of {len(names)} pins can't be routed alone for {device.title}, "
+                        f"which has a list of {len(device.free_pins)}; put it behind fewer")
+    return "".join(f'IO_LOC "{name}" {pin};\n' for name, pin in zip(names, device.free_pins, strict=False))
 
 
 def pack(device: Device, folder: Path) -> Path:

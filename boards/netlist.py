@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,31 @@ from ..hw.arch.errors import CapacityError, ToolError
 from ..hw.generate import design_memories
 from .devices import Device
 
-__all__ = ["Counts", "check_capacity", "check_memories", "check_multipliers", "check_no_multiply", "count_cells",
-           "netlist_cells"]
+__all__ = ["Cell", "Counts", "check_capacity", "check_memories", "check_multipliers", "check_no_multiply",
+           "count_cells", "exceeded", "logic_cells", "netlist_cells"]
 
 MULTIPLYING = ("$mul", "$div", "$mod", "$divfloor", "$modfloor", "$pow")
 """Cells of a design, before synthesis, that multiply or divide."""
+NAMES = {"lut4": "LUT4", "ff": "flip-flops", "ram": "RAM blocks", "spram": "single-port RAM blocks"}
+"""What the resources of :attr:`.devices.Device.capacity` are called."""
 _CONSTANT = re.compile(r"\d+'([01]+)")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A cell of a flat netlist.
+
+    Parameters
+    ----------
+    name, kind : str
+        Its hierarchical name, dotted; its type.
+    pins : mapping of str to sequence
+        Of each port, the numbers of its nets; a constant is ``"0"``, ``"1"`` or ``"x"``.
+    """
+
+    name: str
+    kind: str
+    pins: Mapping[str, Sequence[int | str]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +48,7 @@ class Counts:
     lut4 : int
         Four-input look-up tables, those of distributed RAM included.
     carry : int
-        Carry elements: ``CCU2C`` (two bits, takes two LUT sites) on ECP5, ``SB_CARRY`` (one bit) on iCE40.
+        Carry elements: ``CCU2C`` (two bits) on ECP5, ``SB_CARRY`` on iCE40, ``ALU`` on Gowin (one bit).
     ff : int
         Flip-flops.
     ram : int
@@ -37,6 +57,8 @@ class Counts:
         Single-port RAM blocks (iCE40 UltraPlus).
     dsp : int
         Multiplier blocks.
+    lut_equivalents : int
+        Places of a LUT that the design takes (:func:`logic_cells`): on ECP5, ``lut4 + 2 * carry``.
     cells : dict
         Every cell type with its number.
     """
@@ -47,27 +69,24 @@ class Counts:
     ram: int
     spram: int
     dsp: int
-    cells: dict[str, int]
-
-    @property
-    def lut_equivalents(self) -> int:
-        """``lut4 + 2 * carry``: logic cells when every carry element took two."""
-        return self.lut4 + 2 * self.carry
+    lut_equivalents: int
+    cells: Mapping[str, int]
 
 
-def netlist_cells(path: Path, top: str = "top") -> list[tuple[str, str]]:
-    """``(name, type)`` of every cell in module ``top`` of a Yosys JSON netlist (which is flat)."""
+def netlist_cells(path: Path, top: str = "top") -> list[Cell]:
+    """The cells of module ``top`` of a Yosys JSON netlist (which is flat)."""
     try:
         modules: dict[str, Any] = json.loads(path.read_text())["modules"]
-        return [(name, cell["type"]) for name, cell in modules[top]["cells"].items()]
+        return [Cell(name=name, kind=cell["type"], pins=cell["connections"])
+                for name, cell in modules[top]["cells"].items()]
     except (OSError, ValueError, KeyError) as error:
         raise ToolError(f"{path.name}: not a netlist with a module {top!r}: {error!r}; "
                         f"is this Yosys too old?") from None
 
 
-def count_cells(cells: list[tuple[str, str]], device: Device) -> Counts:
+def count_cells(cells: Sequence[Cell], device: Device) -> Counts:
     """Count what a netlist takes of a device."""
-    types = Counter(kind for _, kind in cells)
+    types = Counter(cell.kind for cell in cells)
     return Counts(
         lut4=sum(types[kind] * luts for kind, luts in device.luts_of.items()),
         carry=types[device.carry],
@@ -75,7 +94,32 @@ def count_cells(cells: list[tuple[str, str]], device: Device) -> Counts:
         ram=sum(types[kind] for kind in device.rams),
         spram=types[device.spram] if device.spram else 0,
         dsp=sum(types[kind] for kind in device.multipliers),
+        lut_equivalents=sum(logic_cells(cells, device).values()),
         cells=dict(sorted(types.items())))
+
+
+def logic_cells(cells: Sequence[Cell], device: Device) -> Counter[str]:
+    """Places of a LUT that each cell of a netlist takes, by its name.
+
+    A LUT takes one, and a carry element ``device.carry_luts``. On iCE40, where a place is LUT, flip-flop and carry, a
+    carry element is free beside the LUT that has its operands, and a flip-flop behind a LUT that nothing else uses; the
+    others take a place of their own. So does the router pack them.
+    """
+    taken = Counter({cell.name: device.luts_of[cell.kind] for cell in cells if cell.kind in device.luts_of})
+    carries = [cell for cell in cells if cell.kind == device.carry]
+    if device.carry_luts:
+        taken.update({cell.name: device.carry_luts for cell in carries})
+        return taken
+    luts = [cell for cell in cells if cell.kind in device.luts_of]
+    uses = Counter(net for cell in cells for pin, nets in cell.pins.items() for net in nets
+                   if not (cell.kind in device.luts_of and pin == "O"))
+    alone = {cell.pins["O"][0] for cell in luts if uses[cell.pins["O"][0]] == 1}
+    adding = {tuple(cell.pins[pin][0] for pin in ("I1", "I2", "I3")) for cell in luts}
+    taken.update({cell.name: 1 for cell in cells
+                  if cell.kind.startswith(device.registers) and cell.pins["D"][0] not in alone})
+    taken.update({cell.name: 1 for cell in carries
+                  if tuple(cell.pins[pin][0] for pin in ("I0", "I1", "CI")) not in adding})
+    return taken
 
 
 def check_no_multiply(text: str) -> None:
@@ -102,9 +146,9 @@ def check_no_multiply(text: str) -> None:
                         f"replace them by shifts and additions")
 
 
-def check_multipliers(cells: list[tuple[str, str]], device: Device) -> None:
+def check_multipliers(cells: Sequence[Cell], device: Device) -> None:
     """Raise :class:`ToolError` when a netlist holds a multiplier block."""
-    found = [f"{name} ({kind})" for name, kind in cells if kind in device.multipliers]
+    found = [f"{cell.name} ({cell.kind})" for cell in cells if cell.kind in device.multipliers]
     if found:
         raise ToolError(f"the netlist must have no multiplier block, but has {len(found)}: {_some(found)}; "
                         f"replace the multiplications by shifts and additions")
@@ -150,12 +194,16 @@ def check_memories(text: str, log: str) -> dict[str, str]:
     return mapped
 
 
+def exceeded(counts: Counts, device: Device) -> list[str]:
+    """What a design needs more of than the device has: ``"<number> <resource> of <limit>"``, logic first."""
+    used = {"lut4": counts.lut_equivalents, "ff": counts.ff, "ram": counts.ram, "spram": counts.spram}
+    return [f"{used[name]:,} {NAMES[name]} of {limit:,}" for name, limit in device.capacity.items()
+            if used.get(name, 0) > limit]
+
+
 def check_capacity(counts: Counts, device: Device) -> None:
     """Raise :class:`CapacityError` when a netlist needs more of something than the device has."""
-    used = {"lut4": max(counts.lut4, counts.lut_equivalents if device.name.startswith("ecp5") else 0),
-            "ff": counts.ff, "ram": counts.ram, "spram": counts.spram}
-    over = [f"{used[name]} {name} of {limit}" for name, limit in device.capacity.items() if used.get(name, 0) > limit]
-    if over:
+    if over := exceeded(counts, device):
         raise CapacityError(f"the design does not fit {device.title}: it needs {', '.join(over)}; "
                             f"use fewer lanes or smaller memories")
 

@@ -49,6 +49,6 @@ def test_build(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.regress
 def test_what_does_not_fit_is_refused_before_routing(tmp_path: Path) -> None:
-    with using_tools(), pytest.raises(CapacityError, match=r"does not fit Lattice iCE40UP5K.*lut4 of 5280"):
+    with using_tools(), pytest.raises(CapacityError, match=r"does not fit Lattice iCE40UP5K.*LUT4 of 5,280"):
         build("icebreaker", tmp_path, config=AcceleratorConfig(lanes_y=4, lanes_x=4))
     assert not list(tmp_path.iterdir())

@@ -10,7 +10,15 @@ from amaranth.lib.wiring import In, Out
 
 from shiftwright.boards.devices import DEVICES, get_device
 from shiftwright.boards.flow import place_and_route, route, synthesize, synthesize_rtlil
-from shiftwright.boards.netlist import Counts, check_capacity, check_memories, check_multipliers, check_no_multiply
+from shiftwright.boards.netlist import (
+    Cell,
+    Counts,
+    check_capacity,
+    check_memories,
+    check_multipliers,
+    check_no_multiply,
+    logic_cells,
+)
 from shiftwright.boards.serial import PortScan
 from shiftwright.hw.arch.errors import CapacityError, ConfigError, ToolError
 from shiftwright.hw.generate import rtlil_text
@@ -59,7 +67,8 @@ class Words(wiring.Component):
         m.submodules.inner = inner
         for number in range(self._writers):
             port = words.write_port()
-            m.d.comb += [port.addr.eq(self.addr ^ number), port.data.eq(self.data ^ number), port.en.eq(self.en)]
+            # No two ports share an address, or a RAM block with two ports would do.
+            m.d.comb += [port.addr.eq(self.addr ^ number + 1), port.data.eq(self.data ^ number), port.en.eq(self.en)]
         read = words.read_port()
         m.d.comb += [read.addr.eq(self.addr), read.en.eq(1)]
         m.d.comb += self.q.eq(read.data if self._used else self.data)
@@ -88,7 +97,7 @@ def test_a_multiplication_fails_before_synthesis(device: str) -> None:
 def test_a_multiplier_block_in_the_netlist_fails() -> None:
     counts = synthesize(Product(), "ecp5-85f", check=False)
     assert counts.dsp == 1
-    cells = [("product", "MULT18X18D"), ("sum", "LUT4")]
+    cells = [Cell(name="product", kind="MULT18X18D", pins={}), Cell(name="sum", kind="LUT4", pins={})]
     with pytest.raises(ToolError, match=r"no multiplier block, but has 1: product \(MULT18X18D\)"):
         check_multipliers(cells, DEVICES["ecp5-85f"])
 
@@ -128,12 +137,29 @@ def test_counts_of_a_counter() -> None:
     counts = synthesize(Counter(), "up5k")
     assert (counts.ff, counts.ram, counts.dsp) == (24, 0, 0)
     assert 20 <= counts.carry <= 24
+    # A bit is a LUT, its carry and its flip-flop in one cell, but for the lowest, which needs no carry.
+    assert 24 <= counts.lut_equivalents <= 26
+    counts = synthesize(Counter(), "ecp5-85f")
     assert counts.lut_equivalents == counts.lut4 + 2 * counts.carry
 
 
+def test_logic_cells_of_ice40_are_packed() -> None:
+    lut = {"I0": ["0"], "I1": [2], "I2": [3], "I3": [4]}
+    carry = {"I0": [2], "I1": [3]}
+    netlist = {
+        "sum": ("SB_LUT4", {**lut, "O": [5]}), "q": ("SB_DFF", {"D": [5], "Q": [6]}),
+        "carry": ("SB_CARRY", {**carry, "CI": [4], "CO": [7]}),
+        "shared": ("SB_LUT4", {**lut, "I3": ["0"], "O": [8]}),
+        "one": ("SB_DFFE", {"D": [8], "Q": [9]}), "two": ("SB_DFFE", {"D": [8], "Q": [10]}),
+        "alone": ("SB_CARRY", {**carry, "CI": [7], "CO": [11]}), "memory": ("SB_RAM40_4K", {"RDATA": [12]}),
+    }
+    cells = [Cell(name=name, kind=kind, pins=pins) for name, (kind, pins) in netlist.items()]
+    assert set(logic_cells(cells, DEVICES["up5k"])) == {"sum", "shared", "one", "two", "alone"}
+
+
 def test_what_is_exceeded_is_named() -> None:
-    counts = Counts(lut4=9000, carry=0, ff=10, ram=31, spram=0, dsp=0, cells={})
-    with pytest.raises(CapacityError, match=r"needs 9000 lut4 of 5280, 31 ram of 30; use fewer lanes"):
+    counts = Counts(lut4=9000, carry=0, ff=10, ram=31, spram=0, dsp=0, lut_equivalents=9000, cells={})
+    with pytest.raises(CapacityError, match=r"needs 9,000 LUT4 of 5,280, 31 RAM blocks of 30; use fewer lanes"):
         check_capacity(counts, DEVICES["up5k"])
 
 
@@ -165,7 +191,7 @@ def test_what_cannot_be_placed_is_named(tmp_path: Path) -> None:
     (tmp_path / device.constraints).write_text("")
     with pytest.raises(ToolError, match=r"can't place the design on Lattice iCE40UP5K.*needs 7\d{3} ICESTORM_LC"):
         place_and_route(device, tmp_path, mhz=12, free_pins=True)
-    with pytest.raises(CapacityError, match="5300 ff of 5280"):
+    with pytest.raises(CapacityError, match="5,300 flip-flops of 5,280"):
         route(ManyRegisters(), device, mhz=12)
 
 
