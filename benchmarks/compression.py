@@ -9,6 +9,7 @@ misses its least accuracy or ratio.
 
 import argparse
 import dataclasses
+import os
 import sys
 import time
 from pathlib import Path
@@ -49,7 +50,12 @@ CASES = (
     Case("lenet5", "bqnet", 0.99, 10.0),
     Case("lenet300", "bqnet-literal", 0.98, 10.0),
     Case("lenet5", "bqnet-ternary", 0.99, 10.0),
+    Case("lenet300", "bqnet-pruned", 0.984, 40.0),
+    Case("resnet20", "bqnet-cifar", 0.85, 7.0),
+    Case("resnet20", "bqnet-cifar-pruned", 0.8, 12.0),
 )
+PRETRAINED = {"resnet20": "resnet20-12fca82f.th"}
+"""Float networks that are not trained here: their checkpoints, in a folder ``pretrained`` beside the data sets."""
 
 
 def show(epoch: int, epochs: int, loss: float) -> None:
@@ -63,9 +69,14 @@ def float_network(name: str, options: argparse.Namespace) -> train.Checkpoint:
     if path.exists() and (not options.fresh or name in options.trained):
         return train.load_checkpoint(path)
     info = network_info(name)
-    print(f"train {name}", file=sys.stderr)
     images, test = (load(info.dataset, split=split, data_dir=options.data_dir) for split in ("train", "test"))
-    module, accuracy = train.train(name, images, test=test, seed=options.seed, progress=show)
+    if name in PRETRAINED:
+        folder = options.data_dir or os.environ.get("SHIFTWRIGHT_DATA", ".")
+        module = train.load_weights(name, Path(folder) / "pretrained" / PRETRAINED[name])
+        accuracy = train.accuracy(module, test)
+    else:
+        print(f"train {name}", file=sys.stderr)
+        module, accuracy = train.train(name, images, test=test, seed=options.seed, progress=show)
     checkpoint = train.Checkpoint(module, name, info.dataset, accuracy, info.epochs, options.seed,
                                   train.count_parameters(module))
     train.save_checkpoint(path, checkpoint)

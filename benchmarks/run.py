@@ -1,98 +1,192 @@
-"""Cycles of compressed networks on the simulated accelerator of a board, every layer compared with the golden model.
+"""Cycles of compressed networks on the simulated accelerator, every layer compared with the golden model.
 
-Each case writes ``benchmarks/results/run.<network>.<recipe>.<lanes_y>x<lanes_x>x<streams>.json`` with the figures
+Each case writes ``benchmarks/results/run.<network>.<recipe>.<lanes_y>x<lanes_x>x<streams>[.batch].json`` with the
+figures
 
-- ``cycles``: clock cycles of one image, from start to done; ``predicted_cycles``: what the compiler says;
-- ``utilization``: terms that lanes added for a pixel of an output map, over cycles x lanes of the whole run;
-- ``codewords_per_cycle``: decoded codewords, those that are decoded again for every pixel block included;
+- ``cycles``: clock cycles of one image, from start to done (of a batch that fills the lanes, for ``.batch``: the heads
+  one after another, then the tail); ``predicted_cycles``: what the compiler says; ``images``: of the batch;
+- ``utilization``: terms that lanes added for a pixel of an output map, over cycles x lanes x streams of the whole run;
+  ``conv_utilization``: the same over the convolutions' cycles; ``issued``: terms over cycles x streams of convolutions;
+- ``codewords_per_cycle``: codewords a cycle and stream in the fully connected layers, loading of tables left out;
+- ``macs_per_cycle``: multiply-accumulates of the dense network that a cycle stands for;
+- ``mhz``, ``inferences_per_second``, ``per_1000_lut``: with the routed clock and the LUT equivalents of
+  ``rtl.ecp5-85f.<lanes_y>x<lanes_x>x<streams>``, when that result is there;
 - ``images_checked``, ``layers_checked``, ``bit_exact``; ``wall_seconds`` of the simulation without the model's build.
 
 The compressed network is taken from ``build/compression``, or trained and compressed as ``compression.py`` does.
 """
 
 import argparse
+import dataclasses
+import json
 import math
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import record
 import torch
 from compression import BUILD, PACKAGES, compressed
 
-from shiftwright.boards.registry import get
+from shiftwright.hw.arch.bus import Counter
+from shiftwright.hw.arch.config import AcceleratorConfig
 from shiftwright.hw.arch.errors import ShiftwrightError
+from shiftwright.hw.arch.image import Flag
 from shiftwright.sim import golden
-from shiftwright.sim.interpreter import read_image
-from shiftwright.sim.simulate import simulate
-from shiftwright.sw.compiler.compile import compile_detailed
+from shiftwright.sim.interpreter import read_image, statistics
+from shiftwright.sim.simulate import SimulationResult, simulate
+from shiftwright.sw.compiler.compile import Compilation, compile_detailed
+from shiftwright.sw.compiler.cycles import predict, run_cycles
 from shiftwright.sw.data import load
 from shiftwright.sw.network import QuantizedNetwork
 from shiftwright.sw.tools import require
 
-NETWORKS = ("digits", "lenet300", "lenet5")
-RECIPE = "bqnet"
-BOARD = "ulx3s-85f"
+DEVICE = "ecp5-85f"
 MOST_SECONDS = 60
-"""Wall-clock seconds that a simulation may take on an idle machine."""
+"""Wall-clock seconds that a simulation of one of the small networks may take on an idle machine."""
 
 
-def quantized(name: str, options: argparse.Namespace) -> QuantizedNetwork:
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A network on an accelerator."""
+
+    network: str
+    recipe: str
+    lanes: tuple[int, int] = (4, 4)
+    streams: int = 1
+    batch: bool = False
+    images: int = 10
+    guard_bits: int | None = None
+
+    @property
+    def config(self) -> AcceleratorConfig:
+        """Of the accelerator: that of the routed results, with memory for the network."""
+        return AcceleratorConfig(lanes_y=self.lanes[0], lanes_x=self.lanes[1], streams=self.streams, act_depth=4096,
+                                 guard_bits=self.guard_bits)
+
+    @property
+    def key(self) -> str:
+        """Name of the result."""
+        return f"run.{self.network}.{self.recipe}.{self.config.name}{'.batch' * self.batch}"
+
+
+CASES = (
+    Case("digits", "bqnet"),
+    Case("lenet300", "bqnet"),
+    Case("lenet5", "bqnet"),
+    Case("lenet5", "bqnet-ternary", images=4),
+    Case("lenet300", "bqnet-pruned"),
+    Case("lenet300", "bqnet-pruned", batch=True, images=32),
+    Case("lenet300", "bqnet-pruned", lanes=(8, 8), batch=True, images=64),
+    Case("lenet5", "bqnet", batch=True, images=16),
+    Case("resnet20", "bqnet-cifar", images=2),
+    Case("resnet20", "bqnet-cifar", lanes=(8, 8), images=2),
+    Case("resnet20", "bqnet-cifar", streams=2, images=1),
+    Case("resnet20", "bqnet-cifar", streams=4, images=1),
+    Case("resnet20", "bqnet-cifar-pruned", images=2),
+    Case("resnet20", "bqnet-cifar-pruned", lanes=(8, 8), images=2),
+    Case("resnet20", "bqnet-cifar-pruned", streams=4, images=1),
+)
+
+
+def quantized(case: Case, options: argparse.Namespace) -> QuantizedNetwork:
     """The compressed network of an earlier run, or a new one."""
-    path = BUILD / f"{name}.{RECIPE}.swc"
-    return QuantizedNetwork.load(path) if path.exists() else compressed(name, RECIPE, options)
+    path = BUILD / f"{case.network}.{case.recipe}.swc"
+    return QuantizedNetwork.load(path) if path.exists() else compressed(case.network, case.recipe, options)
 
 
-def work(image: bytes) -> tuple[int, int]:
-    """What one inference does: terms over all output pixels, and decoded codewords."""
-    program = read_image(image)
-    config, terms, codewords = program.config, 0, 0
-    for layer in program.layers:
-        # All output channels replay the one row of a pooling layer.
-        times = layer.rows // layer.terms.rows
-        blocks = math.ceil(layer.out[0] / config.lanes_y) * math.ceil(layer.out[1] / config.lanes_x)
-        terms += len(layer.terms.tap) * times * math.prod(layer.out)
-        codewords += layer.terms.codewords * times * blocks
-    return terms, codewords
+def dense_macs(network: QuantizedNetwork) -> int:
+    """Multiply-accumulates of one inference of the uncompressed network."""
+    return sum(layer.indices.size * math.prod(layer.target.shape[1:])
+               for layer in network.layers if layer.indices is not None)
 
 
-def measure(name: str, options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
-    """Run a case: its key and its full result."""
-    network = quantized(name, options)
-    compilation = compile_detailed(network, get(BOARD).config)
-    image, lanes = compilation.image, compilation.image.config.lanes
-    test = load(network.metadata["dataset"], split="test", data_dir=options.data_dir).take(options.images)
+def shares(compilation: Compilation, found: SimulationResult, images: int) -> dict[str, float]:
+    """Utilization figures of the first run."""
+    config, cycles = compilation.image.config, np.array(found.layer_cycles[0])
+    program = read_image(compilation.image.to_bytes())
+    predicted = predict(compilation.image, images)
+    conv_cycles = conv_products = conv_terms = dense_cycles = dense_codewords = products = 0
+    for number, (layer, streams) in enumerate(zip(program.layers, statistics(program), strict=True)):
+        batch = Flag.BATCH in layer.flags
+        # The head runs once an image; the tail once, for all lanes that hold an image.
+        runs = 1 if batch else images
+        done = sum(stream.products for stream in streams) * images
+        products += done
+        if batch:
+            dense_codewords += sum(stream.codewords for stream in streams)
+            dense_cycles += int(cycles[number]) - predicted[number].load
+        elif Flag.SHARED_ROW not in layer.flags and layer.channels > 1:
+            conv_products += done
+            conv_terms += runs * sum(stream.terms for stream in streams)
+            conv_cycles += int(cycles[number])
+    result = {"utilization": round(products / (int(cycles.sum()) * config.lanes * config.streams), 4)}
+    if conv_cycles:
+        result["conv_utilization"] = round(conv_products / (conv_cycles * config.lanes * config.streams), 4)
+        result["issued"] = round(conv_terms / (conv_cycles * config.streams), 4)
+    if dense_cycles:
+        result["codewords_per_cycle"] = round(dense_codewords / (dense_cycles * config.streams), 4)
+    return result
+
+
+def speed(case: Case, cycles: float, folder: Path) -> dict[str, float]:
+    """Inferences a second with the routed clock, if there is one."""
+    path = folder / f"rtl.{DEVICE}.{case.config.name}.json"
+    routed = json.loads(path.read_text())["figures"] if path.exists() else {}
+    if "mhz" not in routed:
+        return {}
+    rate = routed["mhz"] * 1e6 / cycles
+    return {"mhz": routed["mhz"], "inferences_per_second": round(rate, 1),
+            "per_1000_lut": round(1000 * rate / routed["lut_equivalents"], 2)}
+
+
+def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
+    """Run a case: its full result."""
+    network = quantized(case, options)
+    compilation = compile_detailed(network, case.config)
+    image, batch = compilation.image, case.config.lanes if case.batch else 1
+    test = load(network.metadata["dataset"], split="test", data_dir=options.data_dir).take(
+        options.images or case.images)
     inputs = network.quantize_input(test.images / 256.0)
-    expected = golden.run(network, inputs, layers=True)
-    found = simulate(image, inputs, expected=expected, seed=options.seed)
-    if len(set(found.cycles)) != 1:
-        raise SystemExit(f"{name}: the cycles depend on the image: {found.cycles}")
-    cycles, (terms, codewords) = found.cycles[0], work(image.to_bytes())
-    return f"run.{name}.{RECIPE}.{image.config.name}", {
+    expected = golden.run(compilation.network, inputs, layers=True)
+    found = simulate(image, inputs, expected=expected, seed=options.seed, batch=batch, timeout=3 * 3600)
+    full = found.cycles[:len(inputs) // batch]
+    if len(set(full)) != 1:
+        raise SystemExit(f"{case.key}: the cycles depend on the image: {found.cycles}")
+    predicted = predict(image, batch)
+    tail = [Flag.BATCH in layer.flags for layer in image.layers]
+    cycles = full[0]
+    expectation = compilation.cycles if batch == 1 else run_cycles(predicted) + (batch - 1) * (
+        run_cycles([layer for layer, last in zip(predicted, tail, strict=True) if not last]) if not all(tail) else 0)
+    counted = found.counters[0]
+    return {
         **record.provenance(options.seed, (*PACKAGES, "amaranth", "cocotb"),
                             {"verilator": require("verilator").version}),
-        "board": BOARD,
         "config": image.config.to_dict(),
         "dataset": network.metadata["dataset"],
         "network_accuracy": network.metadata.get("accuracy"),
         "image_bytes": compilation.size,
         "build_seconds": round(found.build_seconds, 1),
         "values_compared": found.values,
-        "layers": {layer.name: {"cycles": simulated, "predicted_cycles": layer.cycles.total}
-                   for layer, simulated in zip(compilation.layers, found.layer_cycles[0], strict=True)},
+        "layers": {name: {"cycles": simulated, "predicted_cycles": layer.total * (1 if last else batch),
+                          **{counter.name.lower(): int(counted[number, counter]) for counter in Counter}}
+                   for number, (name, layer, last, simulated) in enumerate(zip(
+                       found.layers, predicted, tail, found.layer_cycles[0], strict=True))},
         "figures": {
-            "cycles": cycles, "predicted_cycles": compilation.cycles,
-            "utilization": round(terms / (cycles * lanes), 4), "codewords_per_cycle": round(codewords / cycles, 4),
+            "cycles": cycles, "predicted_cycles": expectation, **({"images": batch} if case.batch else {}),
+            **shares(compilation, found, batch), "macs_per_cycle": round(dense_macs(network) * batch / cycles, 2),
+            **speed(case, cycles / batch, options.results),
             "images_checked": found.images, "layers_checked": len(found.layers), "bit_exact": True,
             "wall_seconds": round(found.seconds, 1)},
     }
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure all networks, or one. Exit code 1 at the first difference, or when a simulation took too long."""
+    """Measure all cases, or some. Exit code 1 at the first difference, or when a simulation took too long."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--network", choices=NETWORKS, help="only this network")
-    parser.add_argument("--images", type=int, default=10, help="test images (default 10)")
+    parser.add_argument("only", nargs="*", help="measure only cases whose key holds one of these")
+    parser.add_argument("--images", type=int, help="test images (default: the case's)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data-dir", help="folder that is searched first for data sets")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
@@ -101,21 +195,17 @@ def main(argv: list[str] | None = None) -> int:
     options.fresh, options.trained = False, set()
     torch.set_num_threads(options.threads)
     late = False
-    for name in NETWORKS:
-        if options.network not in (None, name):
+    for case in CASES:
+        if options.only and not any(part in case.key for part in options.only):
             continue
         try:
-            key, result = measure(name, options)
+            result = measure(case, options)
         except ShiftwrightError as error:
-            print(f"{name}: {error}", file=sys.stderr)
+            print(f"{case.key}: {error}", file=sys.stderr)
             return error.exit_code
-        record.write(key, result, options.results)
-        figures = result["figures"]
-        print(f"{key}: {figures['cycles']} cycles (predicted {figures['predicted_cycles']}), utilization "
-              f"{figures['utilization']:.1%}, {figures['codewords_per_cycle']:.3f} codewords a cycle, bit-exact: "
-              f"{figures['images_checked']} images, {figures['layers_checked']} layers, {figures['wall_seconds']} s",
-              flush=True)
-        late |= figures["wall_seconds"] > MOST_SECONDS
+        record.write(case.key, result, options.results)
+        print(f"{case.key}: {result['figures']}", flush=True)
+        late |= case.network != "resnet20" and not case.batch and result["figures"]["wall_seconds"] > MOST_SECONDS
     if late:
         print(f"a simulation took more than {MOST_SECONDS} s", file=sys.stderr)
     return 1 if late else 0
