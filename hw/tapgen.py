@@ -225,7 +225,7 @@ class TapGenerator(wiring.Component):
         of blocks, and to the next map: one addition, since an end of row moves in one way only."""
         layer, width = self.layer, len(self.addr)
         # Rows of the group, from 1.
-        seen = Signal(width, init=1, reset_less=True)
+        seen = Signal(width, reset_less=True)
         full = Signal()
         m.d.comb += full.eq(seen == layer.group_rows[:width])
         m.d.sync += seen.eq(seen + (eor & last))
