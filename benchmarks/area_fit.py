@@ -28,6 +28,7 @@ from shiftwright.sw.tools import require, using_tools
 TABLE = Path(__file__).resolve().parents[1] / "boards" / "area.json"
 REFERENCE = {"ecp5": "ecp5-85f", "ice40": "hx8k", "gowin": "gw2a-18"}
 """The device whose netlists stand for its family's."""
+SPRAM_DEVICE = "up5k"
 
 LEAN = {"interleave": 1, "shadow_chain": True, "counters": False, "row_depth": 512, "act_depth": 512, "acc_width": 20,
         "max_code_bits": 9, "map_bits": 6, "positions": 32, "weight_depth": 16384}
@@ -48,8 +49,10 @@ SAMPLES: tuple[dict[str, object], ...] = (
     {**TWO, "streams": 3, "interleave": 2, "max_shift": 3, "dict_depth": 1024},
     {"lanes_y": 2, "lanes_x": 8, "streams": 2},
     {"lanes_y": 8, "lanes_x": 8},
+    {**ONE, **LEAN, "weight_depth": 65536, "weight_memory": "spram"},
+    {**LEAN, "max_code_bits": 12, "map_bits": 8, "positions": 128, "weight_depth": 65536, "weight_memory": "spram"},
 )
-"""What differs from the default configuration."""
+"""What differs from the default configuration. Those with single-port RAM are for the iCE40 UltraPlus alone."""
 
 
 def coefficients(runs: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
@@ -109,7 +112,10 @@ def main() -> int:
         runs: dict[str, list[dict[str, Any]]] = {family: [] for family in chosen}
         for sample in () if options.keep else SAMPLES:
             for family in chosen:
-                run = synthesized(DEVICES[REFERENCE[family]], AcceleratorConfig.from_dict(sample))
+                device = DEVICES[SPRAM_DEVICE if "weight_memory" in sample else REFERENCE[family]]
+                if device.family != family:
+                    continue
+                run = synthesized(device, AcceleratorConfig.from_dict(sample))
                 print(family, sample, run["counts"], f"{run['seconds']} s", flush=True)
                 runs[family].append(run)
     for family in chosen:

@@ -1,109 +1,201 @@
-"""Area and clock of routed designs, for the open FPGA devices.
+"""Area and clock of accelerators and their parts, on the devices of the open tools.
 
-Writes ``results/rtl.<device>.<name>.json``: the accelerator as <lanes_y>x<lanes_x>x<streams>, its pins being the
-four-wire serial port; and the decoder and a lane alone, behind shift registers whose flip-flops are subtracted.
-``lut_equivalents`` is lut4 + 2 x carry. One route takes minutes.
+Each case writes ``results/rtl.<device>.<name>.json``:
+
+- ``<lanes_y>x<lanes_x>x<streams>``: a whole accelerator behind a four-wire serial port, where it fits the device by
+  estimate. All are synthesized, those of :data:`CLOCKS` also routed. ``estimate_percent`` is the error of the estimate
+  (:mod:`shiftwright.boards.area`) in LUT equivalents, ``ram_estimate`` what it says of RAM blocks;
+- ``lane``, ``decoder``: parts alone, routed behind shift registers, whose LUTs and flip-flops are subtracted;
+- ``multiplier``, ``dsp``: the same of a lane that multiplies, in LUTs and in a DSP block.
+
+``lut_equivalents`` is the places of a LUT that the design takes: LUT4 + 2 x CCU2C on ECP5, LUT4 + ALU on Gowin, packed
+logic cells on iCE40. A case alone: ``python benchmarks/rtl.py ecp5-85f.4x4x1``. Routing takes minutes.
 """
 
 import argparse
+import dataclasses
+import itertools
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import record
+from multiplier import MultiplierLane
+from synthesized import synthesized
 
-from shiftwright.boards.devices import get_device
-from shiftwright.boards.flow import Routed, Synthesis, route
-from shiftwright.boards.registry import get
+from shiftwright.boards.area import estimate
+from shiftwright.boards.devices import DEVICES, Device
+from shiftwright.boards.fit import fits
+from shiftwright.boards.flow import Routed, Synthesis, route, synthesize_rtlil
+from shiftwright.boards.netlist import Counts, logic_cells, netlist_cells
 from shiftwright.boards.serial import AcceleratorOverSerial, PortScan
 from shiftwright.hw.arch.config import AcceleratorConfig
+from shiftwright.hw.generate import rtlil_text
 from shiftwright.sw.tools import require, using_tools
 
 SEED = 1
+SHAPES = (1, 2, 4, 8)
+STREAMS = (1, 2, 4)
+_ICE40: dict[str, object] = {"interleave": 1, "shadow_chain": True, "counters": False, "row_depth": 512,
+                             "act_depth": 512, "acc_width": 20}
+CONFIGS: dict[str, dict[str, object]] = {
+    "ecp5-85f": {},
+    "ecp5-25f": {"weight_depth": 16384},
+    "up5k": {**_ICE40, "weight_memory": "spram"},
+    "hx8k": {**_ICE40, "weight_depth": 2048, "dict_depth": 256},
+    "gw2a-18": {"weight_depth": 16384},
+}
+"""What a device's accelerators have other than the default."""
+CLOCKS = {
+    "ecp5-85f.4x4x1": 100, "ecp5-85f.8x8x1": 90, "ecp5-85f.4x4x4": 90, "ecp5-25f.4x4x1": 100, "up5k.4x4x1": 24,
+    "hx8k.4x4x1": 60, "gw2a-18.4x4x1": 60,
+}
+"""Routed accelerators, and the clock that each is to meet, in MHz."""
+PART_CLOCKS = {"ecp5-85f": 200, "up5k": 48, "hx8k": 100}
 
 
-def accelerator(config: AcceleratorConfig) -> tuple[Any, int]:
-    """The whole accelerator and the flip-flops that are only there to route it: none."""
-    return AcceleratorOverSerial(config), 0
+def _lane(config: AcceleratorConfig) -> Any:
+    from shiftwright.hw.lanes import Lane
+
+    return Lane(config)
 
 
-def decoder(config: AcceleratorConfig) -> tuple[Any, int]:
-    """The Huffman decoder alone."""
+def _decoder(config: AcceleratorConfig) -> Any:
     from shiftwright.hw.decoder import Decoder
 
-    scan = PortScan(Decoder(config, (config.weight_depth - 1).bit_length()))
-    return scan, scan.extra_ff
+    return Decoder(config, (config.weight_depth - 1).bit_length())
 
 
-def lanes(config: AcceleratorConfig) -> tuple[Any, int]:
-    """One lane: shift, add, accumulate, drain."""
-    from shiftwright.hw.lanes import LaneArray
-
-    scan = PortScan(LaneArray(config.replace(lanes_y=1, lanes_x=1)))
-    return scan, scan.extra_ff
-
-
-Case = tuple[str, str, Callable[[AcceleratorConfig], tuple[Any, int]], AcceleratorConfig, float]
-ECP5, UP5K = get("ulx3s-85f").config, get("icebreaker").config
-CASES: list[Case] = [
-    ("ecp5-85f", "lane", lanes, ECP5, 60),
-    ("ecp5-85f", "decoder", decoder, ECP5, 60),
-    ("up5k", "lane", lanes, UP5K, 16),
-    ("up5k", "decoder", decoder, UP5K, 16),
-    ("up5k", UP5K.name, accelerator, UP5K, 16),
-    ("ecp5-85f", ECP5.name, accelerator, ECP5, 60),
-]
+PARTS: dict[str, tuple[Callable[[AcceleratorConfig], Any], str]] = {
+    "lane": (_lane, ""), "decoder": (_decoder, ""),
+    "multiplier": (MultiplierLane, "nodsp"), "dsp": (MultiplierLane, "dsp"),
+}
+"""What is routed alone; whether it multiplies, and in what."""
 
 
-def figures(synthesis: Synthesis, routed: Routed, extra_ff: int) -> dict[str, int | float]:
-    """The contract's figures of a routed case."""
-    counts = synthesis.counts
-    return {"lut4": counts.lut4, "carry": counts.carry, "ff": counts.ff - extra_ff, "ram": counts.ram,
-            "spram": counts.spram, "dsp": counts.dsp, "mhz": routed.mhz, "lut_equivalents": counts.lut_equivalents}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Case:
+    """A device with a whole accelerator, or with a part of it."""
+
+    device: Device
+    config: AcceleratorConfig
+    part: str = ""
+
+    @property
+    def name(self) -> str:
+        """As in figures: ``<device>.<name>``."""
+        return f"{self.device.name}.{self.part or self.config.name}"
 
 
-def measure(case: Case) -> Path:
-    """Route one case and write its result."""
-    device, name, make, config, mhz = case
-    component, extra_ff = make(config)
-    synthesis, routed = route(component, device, mhz=mhz, seed=SEED, spram=config.weight_memory == "spram")
-    chosen = get_device(device)
-    result = {
-        "figures": figures(synthesis, routed, extra_ff),
-        **record.provenance(SEED, ("shiftwright", "amaranth"),
-                            {tool: require(tool).version for tool in ("yosys", chosen.router)}),
-        "device": chosen.title,
-        "config": config.to_dict(),
-        "target_mhz": mhz,
-        "met": routed.met,
+def cases() -> Iterator[Case]:
+    """All cases, whole accelerators only where they fit."""
+    for name, changes in CONFIGS.items():
+        device = DEVICES[name]
+        for part in PARTS if name in PART_CLOCKS else ():
+            if part != "dsp" or device.family == "ecp5":
+                yield Case(device=device, config=AcceleratorConfig.from_dict(changes), part=part)
+        for lanes, streams in itertools.product(SHAPES, STREAMS):
+            shape = {"lanes_y": lanes, "lanes_x": lanes, "streams": streams}
+            case = Case(device=device, config=AcceleratorConfig.from_dict({**changes, **shape}))
+            if fits(case.config, device) is None or case.name in CLOCKS:
+                yield case
+
+
+def whole(case: Case) -> dict[str, Any]:
+    """Synthesize a whole accelerator, and route it if it is to be."""
+    config, device = case.config, case.device
+    routed: dict[str, Any] = {}
+    if case.name in CLOCKS:
+        synthesis, done = route(AcceleratorOverSerial(config), device, mhz=CLOCKS[case.name], seed=SEED,
+                                spram=config.weight_memory == "spram")
+        figures, routed = _figures(synthesis.counts), _routed(synthesis, done)
+        figures["mhz"] = done.mhz
+    else:
+        run = synthesized(device, config)
+        figures, routed = {**run["counts"]}, {"units": run["units"], "seconds": {"synthesis": run["seconds"]}}
+    area = estimate(config, device)
+    figures["estimate_percent"] = round(100 * (area.lut_equivalents / figures["lut_equivalents"] - 1), 1)
+    figures["ram_estimate"] = area.ram
+    return {"figures": figures, "estimate": dataclasses.asdict(area), **routed}
+
+
+def part(case: Case) -> dict[str, Any]:
+    """Route a part alone."""
+    make, multiplies = PARTS[case.part]
+    device = case.device
+    if multiplies == "nodsp" and device.family == "ecp5":
+        device = dataclasses.replace(device, synth=f"{device.synth} -nodsp")
+    scan = PortScan(make(case.config))
+    with tempfile.TemporaryDirectory(prefix="shiftwright-part-") as name:
+        synthesize_rtlil(rtlil_text(scan, name="top"), device, Path(name), check=False)
+        cells = netlist_cells(Path(name) / "top.json")
+    own = {cell.name for cell in cells
+           if cell.kind.startswith(device.registers) and cell.name.startswith(("given", "taken", "scan_out"))}
+    synthesis, done = route(PortScan(make(case.config)), device, mhz=PART_CLOCKS[device.name], seed=SEED,
+                            check=not multiplies)
+    figures = {**_figures(synthesis.counts), "mhz": done.mhz}
+    # Inputs that the part does not use have no flip-flop. On iCE40, one may take a logic cell of its own.
+    places = logic_cells(cells, device)
+    alone = sum(places[cell] for cell in own)
+    figures["ff"] -= len(own)
+    figures["lut4"] -= scan.extra_lut4
+    figures["lut_equivalents"] -= scan.extra_lut4 + alone
+    return {"figures": figures, "scan": {"lut4": scan.extra_lut4, "ff": len(own), "logic_cells": alone},
+            **_routed(synthesis, done)}
+
+
+def _figures(counts: Counts) -> dict[str, Any]:
+    names = ("lut4", "carry", "ff", "lut_equivalents", "ram", "spram", "dsp")
+    return {name: getattr(counts, name) for name in names}
+
+
+def _routed(synthesis: Synthesis, routed: Routed) -> dict[str, Any]:
+    return {
+        "target_mhz": routed.target_mhz, "met": routed.met,
         "utilization": {site: {"used": used, "available": available}
                         for site, (used, available) in routed.utilization.items()},
-        "cells": synthesis.counts.cells,
-        "memories": dict(synthesis.memories),
+        "cells": synthesis.counts.cells, "memories": dict(synthesis.memories),
         "critical_path": list(routed.critical_path),
         "seconds": {"synthesis": round(synthesis.seconds, 1), "route": round(routed.seconds, 1)},
     }
-    path = record.write(f"rtl.{device}.{name}", result)
-    print(f"{path.stem}: {result['figures']}, target {mhz:g} MHz {'met' if routed.met else 'MISSED'}", flush=True)
+
+
+def measure(case: Case) -> Path:
+    """Measure one case and write its result."""
+    result = part(case) if case.part else whole(case)
+    path = record.write(f"rtl.{case.name}", {
+        **result,
+        **record.provenance(SEED, ("shiftwright", "amaranth"),
+                            {tool: require(tool).version for tool in ("yosys", case.device.router)}),
+        "device": case.device.title, "config": case.config.to_dict(),
+    })
+    missed = "" if result.get("met", True) else f", MISSED {result['target_mhz']:g} MHz"
+    print(f"{path.stem}: {result['figures']}{missed}", flush=True)
     return path
 
 
 def main() -> int:
     """Measure all cases, or those whose name holds an argument."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("only", nargs="*", help="measure only cases whose <device>.<name> holds one of these")
-    chosen = parser.parse_args().only
+    parser.add_argument("--synthesis", action="store_true", help="only the cases that are not routed")
+    parser.add_argument("--list", action="store_true", help="only name the cases")
+    options = parser.parse_args()
     failed = 0
     with using_tools():
-        for case in CASES:
-            name = f"{case[0]}.{case[1]}"
-            if chosen and not any(part in name for part in chosen):
+        for case in cases():
+            routed = bool(case.part) or case.name in CLOCKS
+            if (options.only and not any(each in case.name for each in options.only)) or (options.synthesis and routed):
+                continue
+            if options.list:
+                print(f"{case.name}{' (routed)' if routed else ''}")
                 continue
             try:
                 measure(case)
             except Exception as error:  # the other cases are worth their figures
-                print(f"rtl.{name}: failed: {error}", file=sys.stderr, flush=True)
+                print(f"rtl.{case.name}: failed: {error}", file=sys.stderr, flush=True)
                 failed += 1
     return 1 if failed else 0
 

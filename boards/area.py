@@ -13,7 +13,9 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
+from ..hw.arch.bus import COUNTER_WORDS
 from ..hw.arch.config import SYMBOLS_MAX, AcceleratorConfig
+from ..hw.arch.image import ENTRY_OPS_MAX
 from .devices import Device, get_device
 
 __all__ = ["LOGIC", "UNITS", "Area", "Memory", "estimate", "features", "memories", "ram_blocks", "rams"]
@@ -71,13 +73,13 @@ def memories(config: AcceleratorConfig) -> tuple[Memory, ...]:
         Memory(name="model", count=int(rest > 0), depth=rest, width=16, single=True),
         Memory(name="activations", count=streams * config.lanes, depth=config.act_depth, width=config.act_bits),
         Memory(name="rows", count=streams, depth=config.row_depth, width=8),
-        Memory(name="entries", count=streams, depth=SYMBOLS_MAX, width=_bits(config.dict_depth) + 5),
+        Memory(name="entries", count=streams, depth=SYMBOLS_MAX, width=_bits(config.dict_depth) + _bits(ENTRY_OPS_MAX)),
         Memory(name="operations", count=streams, depth=config.dict_depth, width=16),
         *(Memory(name="positions", count=streams, depth=config.positions, width=width, distributed=False)
           for width in (address, 14, 8)),
         Memory(name="code offsets", count=streams, depth=16, width=8),
         Memory(name="words", count=streams if config.interleave == 4 else 0, depth=16, width=16, clocked=False),
-        Memory(name="counters", count=int(config.counters), depth=16, width=16),
+        Memory(name="counters", count=int(config.counters), depth=COUNTER_WORDS, width=16),
     ]
     return tuple(memory for memory in found if memory.count)
 
@@ -133,12 +135,14 @@ def features(config: AcceleratorConfig) -> dict[str, tuple[float, ...]]:
     return {
         "link": (1,),
         "bus": (1, address, s),
-        "model": (1, words * (s + 1), banks, s),
+        "model": (1, words * (s + 1), banks, s, 0 if c.weight_memory == "spram" else c.weight_depth / 2048),
         "sequencer": (1, words, s, s * words, c.counters, c.counters * s, s > 1, (s & s - 1) > 0),
         "parameters": (1, s, s * words),
-        "drain": (1, c.acc_width, c.map_bits, address, log_y + log_x, s, s * c.acc_width * (s > 1)),
-        "front": tuple(s * value for value in (
-            1, deep, deepest, c.max_code_bits ** 2, c.max_code_bits * (c.interleave - 1), rows, c.map_bits, words)),
+        # Synthesis counts some of the multiplexer of shadows as the drain's.
+        "drain": (1, c.acc_width, c.map_bits, address, log_y + log_x, s, s * c.acc_width * (s > 1),
+                  s * (c.lanes - 1) * chosen),
+        "front": (1, *(s * value for value in (
+            1, deep, deepest, c.max_code_bits ** 2, c.max_code_bits * (c.interleave - 1), rows, c.map_bits, words))),
         "taps": tuple(s * value for value in (1, address, c.map_bits, c.lanes_y, c.lanes_x, _bits(c.positions))),
         "banks": tuple(s * value for value in (
             1, c.lanes_y * address, c.lanes_y * (c.lanes_x - 1) * address, c.lanes, c.lanes * c.act_bits,

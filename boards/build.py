@@ -15,6 +15,8 @@ from ..hw.arch.errors import ConfigError, ToolError
 from ..hw.arch.files import write_atomically
 from ..hw.generate import strip_zero_contents
 from ..hw.yosys import tool_path, yosys_version
+from .area import estimate
+from .fit import check_fit
 from .flow import Routed, Synthesis, pack, place_and_route, synthesize_rtlil
 from .netlist import check_capacity
 from .registry import Board, get
@@ -85,12 +87,13 @@ def build(board: str | Board, directory: str | Path, *, config: AcceleratorConfi
     target = chosen.clock_mhz if mhz is None else mhz
     if not target > 0:
         raise ConfigError(f"the clock must be greater than 0 MHz, not {target!r}")
+    misfit = check_fit(wanted, chosen.device)
     with tempfile.TemporaryDirectory(prefix="shiftwright-build-") as name:
         folder = Path(name)
         text, constraints = _prepare(chosen, wanted)
         (folder / chosen.device.constraints).write_text(constraints)
         synthesis = synthesize_rtlil(text, chosen.device, folder, spram=wanted.weight_memory == "spram")
-        check_capacity(synthesis.counts, chosen.device)
+        check_capacity(synthesis.counts, chosen.device, **({"way_out": misfit.way_out} if misfit else {}))
         routed = place_and_route(chosen.device, folder, mhz=target, seed=seed)
         bits = pack(chosen.device, folder).read_bytes()
     target_folder = Path(directory)
@@ -140,7 +143,7 @@ def _report(board: Board, config: AcceleratorConfig, synthesis: Synthesis, route
     return {
         "board": board.name, "device": board.device.title, "config": config.to_dict(),
         "fingerprint": f"{config.fingerprint:08x}", "bitstream": bitstream.name, "bytes": bitstream.stat().st_size,
-        "netlist": dataclasses.asdict(counts) | {"lut_equivalents": counts.lut_equivalents},
+        "netlist": dataclasses.asdict(counts), "estimate": dataclasses.asdict(estimate(config, board.device)),
         "memories": dict(synthesis.memories),
         "utilization": {site: {"used": used, "available": available}
                         for site, (used, available) in routed.utilization.items()},

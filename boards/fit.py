@@ -150,10 +150,17 @@ def fits(config: AcceleratorConfig, device: str | Device, *, margin: float = 1.0
                   steps=steps)
 
 
-def check_fit(config: AcceleratorConfig, device: str | Device) -> None:
-    """Raise :class:`CapacityError` when an accelerator surely does not fit: its logic by more than :data:`MARGIN`."""
+def check_fit(config: AcceleratorConfig, device: str | Device) -> Misfit | None:
+    """Raise :class:`CapacityError` when an accelerator surely does not fit: its logic by more than :data:`MARGIN`.
+
+    Returns
+    -------
+    Misfit or None
+        Why it may not fit, when only synthesis can tell.
+    """
     if misfit := fits(config, device, margin=MARGIN):
         raise CapacityError(str(misfit))
+    return fits(config, device)
 
 
 def _nearest(config: AcceleratorConfig, device: Device) -> tuple[AcceleratorConfig | None, tuple[str, ...]]:

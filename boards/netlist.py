@@ -13,7 +13,7 @@ from ..hw.generate import design_memories
 from .devices import Device
 
 __all__ = ["Cell", "Counts", "check_capacity", "check_memories", "check_multipliers", "check_no_multiply",
-           "count_cells", "exceeded", "logic_cells", "netlist_cells"]
+           "count_cells", "logic_cells", "netlist_cells"]
 
 MULTIPLYING = ("$mul", "$div", "$mod", "$divfloor", "$modfloor", "$pow")
 """Cells of a design, before synthesis, that multiply or divide."""
@@ -194,18 +194,17 @@ def check_memories(text: str, log: str) -> dict[str, str]:
     return mapped
 
 
-def exceeded(counts: Counts, device: Device) -> list[str]:
-    """What a design needs more of than the device has: ``"<number> <resource> of <limit>"``, logic first."""
-    used = {"lut4": counts.lut_equivalents, "ff": counts.ff, "ram": counts.ram, "spram": counts.spram}
-    return [f"{used[name]:,} {NAMES[name]} of {limit:,}" for name, limit in device.capacity.items()
+def check_capacity(counts: Counts, device: Device, *, way_out: str = "use fewer lanes or smaller memories") -> None:
+    """Raise :class:`CapacityError` when a netlist needs more of something than the device has.
+
+    Of LUTs without those that packing adds on iCE40, which the router knows better.
+    """
+    used = {"lut4": counts.lut_equivalents if device.carry_luts else counts.lut4, "ff": counts.ff, "ram": counts.ram,
+            "spram": counts.spram}
+    over = [f"{used[name]:,} {NAMES[name]} of {limit:,}" for name, limit in device.capacity.items()
             if used.get(name, 0) > limit]
-
-
-def check_capacity(counts: Counts, device: Device) -> None:
-    """Raise :class:`CapacityError` when a netlist needs more of something than the device has."""
-    if over := exceeded(counts, device):
-        raise CapacityError(f"the design does not fit {device.title}: it needs {', '.join(over)}; "
-                            f"use fewer lanes or smaller memories")
+    if over:
+        raise CapacityError(f"the design does not fit {device.title}: it needs {', '.join(over)}; {way_out}")
 
 
 def _some(items: list[str], limit: int = 5) -> str:
