@@ -1,5 +1,6 @@
 """The documents: code runs, command lines exist, tables are the program's, links lead somewhere."""
 
+import importlib
 import importlib.util
 import re
 import shlex
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from shiftwright.boards import registry
-from shiftwright.hw.arch.bus import Register, Status
+from shiftwright.hw.arch.bus import Counter, Register, Status
 from shiftwright.hw.arch.config import AcceleratorConfig
 from shiftwright.hw.arch.errors import CapacityError
 from shiftwright.sw.cli import COMMANDS, cli
@@ -165,6 +166,22 @@ def test_registers_and_statuses() -> None:
                            for table in tables(ROOT / "docs" / "boards.md") if table[0][0] in ("register", "status"))
     assert registers == {register.name: register.value for register in Register}
     assert statuses == {status.name: status.value for status in Status}
+
+
+def test_counters() -> None:
+    table = next(table for table in tables(ROOT / "docs" / "boards.md") if table[0][1] == "counter")
+    assert [(words, name.strip("`")) for words, name, _ in table[1:]] == [
+        (f"{2 * counter}, {2 * counter + 1}", counter.name) for counter in Counter]
+
+
+def test_latencies() -> None:
+    """The constants of the pipeline, by module and attribute."""
+    table = next(table for table in tables(ROOT / "docs" / "architecture.md") if table[0][0] == "constant")
+    assert len(table) > 4
+    for constant, cycles, _ in table[1:]:
+        module, owner, name = constant.strip("`").split(".")
+        found = getattr(getattr(importlib.import_module(f"shiftwright.hw.{module}"), owner), name)
+        assert found == int(cycles), constant
 
 
 def test_what_fits_which_board(rng: np.random.Generator) -> None:
