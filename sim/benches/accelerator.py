@@ -29,6 +29,8 @@ from ..runner import bench_data, bench_result
 
 PERIOD_NS = 10
 UNDEFINED = -1
+PAUSED = 1 << 2
+"""Of :attr:`~shiftwright.hw.arch.bus.Register.STATUS`."""
 WORDS_BEYOND = 64
 _NO_X = str.maketrans("XZUW-", "00000")
 
@@ -79,6 +81,16 @@ class HarnessDriver:
     async def control(self, control: int) -> None:
         """Write the control register."""
         await self.write(address(Region.REGISTERS, Register.CONTROL), np.array([int(control)]))
+
+    async def cycles(self) -> int:
+        """Clock cycles of the run so far, waiting for the host left out."""
+        low, high = (await self.read(address(Region.REGISTERS, Register.CYCLES_LO), 2)).tolist()
+        return low | high << 16
+
+    async def boundary(self) -> None:
+        """Wait until the accelerator is held at a layer boundary: it writes a layer's counters before."""
+        while not await self.register(Register.STATUS) & PAUSED:
+            pass
 
     async def counters(self, image: Image, layer: int) -> np.ndarray:
         """A layer's counters, int64 in the order of :class:`Counter`; zeros when there are none."""
@@ -204,7 +216,9 @@ async def run_part(dut: Any, driver: HarnessDriver, image: Image, control: int, 
                 break
         if ended:
             await check_status(driver, where)
-        now = int(dut.run_cycles.value)
+        elif expected.per_layer:
+            await driver.boundary()
+        now = await driver.cycles()
         measured.cycles[layer] += now - before
         before = now
         measured.counters[layer] += await driver.counters(image, layer)

@@ -1,18 +1,21 @@
 """Clock cycles that a layer takes: one function from a layer as it stands in the model memory, and what its codewords
 spell, to cycles.
 
-Tables load at one word a cycle. Then each stream issues one micro-operation a cycle, a row's as often as the map has
-blocks. A pass can't be shorter than the drain of the sums before it, since accumulators are double-buffered; all
-streams share one drain and one memory port, so the layer is no shorter than all that these have to do. The slowest
-stream is the layer's time, besides the lengths of pipelines and state sequences: the constants below.
+The hardware's pace has few causes, and each is a line of :class:`_Stream` or :func:`_drain`: a stream issues one
+micro-operation a cycle; its decoder gives one codeword a cycle, if the one memory has the words; an end of row waits
+until its shadows will be free; one drain empties the shadows of all streams in turn, and needs a row's parameters. So
+every row pass has a time at which it is issued and one at which it is drained, each from those before. Constants are
+lengths of pipelines, counted in the units' sources.
 """
 
+import bisect
 import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import ImageError
 from ...hw.arch.image import WATCHDOG_UNIT, Flag, OpKind
 from ..codec.bitstream import decode_stream
@@ -26,21 +29,25 @@ if TYPE_CHECKING:
 
 __all__ = ["LayerCycles", "LayerWork", "layer_cycles", "predict", "run_cycles", "watchdog"]
 
-LOAD_CYCLES = 24
-"""Cycles of loading a layer's tables besides a cycle for each word: addresses, checks and the memory's latency."""
-LENGTHS_CYCLES = 2
-"""Cycles that the sequencer adds for each stream: its two addresses."""
-FILL_CYCLES = 20
-"""From the start of the streams to the first micro-operation: words prefetched, decoder, row buffer and expander."""
-EMPTY_CYCLES = 24
-"""From the issue of the last end of row to the layer's end, besides its drain."""
-PASS_MINIMUM = 4
-"""Least cycles between two ends of row of a stream."""
-DRAIN_GAP = 0
-"""Cycles that a pass which waits for the drain takes besides it."""
-SCALE_TERM_CYCLES = 2
-"""Cycles that each scale term after the first adds to the one cycle that requantizing a pixel takes."""
-RUN_CYCLES = 16
+SECTION_CYCLES = 5
+"""Of a section of a layer's tables, besides a cycle a word: check, memory latency."""
+FLUSH_CYCLES = 14
+"""In which a layer's counters are written: 11 to 18, as the counters' round happens to stand."""
+BOUNDARY_CYCLES = 2
+"""From one layer to the next, and from its tables to its start."""
+FETCH_CYCLES = 5
+"""From a request for words of the model memory until the first can be used."""
+SYMBOL_CYCLES = 6
+"""From a decoded symbol to its first micro-operation: row buffer and expander."""
+FINISH_CYCLES = 14
+"""From an end of row to full shadows: window and lanes."""
+SPACING = 4
+"""Least cycles between two passes of the drain."""
+RELEASE_PIXELS = 8
+"""A gate opens when the drain has come to the last so many pixels, where a pixel takes a cycle."""
+END_CYCLES = 6
+"""From a pass's last pixel, out of the read multiplexer, to the layer's end: requantizer and write-back."""
+RUN_CYCLES = 20
 """Cycles of a run outside its layers."""
 WATCHDOG_FACTOR = 2
 """How many times its prediction a layer may take before the watchdog ends the run."""
@@ -54,7 +61,7 @@ class LayerCycles:
     Parameters
     ----------
     load : int
-        Descriptor, tables and dictionary.
+        Descriptor, tables and dictionary, from the end of the layer before.
     compute : int
         Passes over rows, all pixel blocks, drain included.
     codewords : int
@@ -118,6 +125,100 @@ class LayerWork:
         return cls(codewords=codewords, operations=operations, terms=with_term)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Map:
+    """What all streams of a layer have in common.
+
+    ``blocks`` of the output map, ``pixels`` that the drain takes of each; ``bytes`` of a pixel; cycles from a lane to
+    the drain (``latency``); whether a scale of one term needs no waiting for the drain (``quick``).
+    """
+
+    blocks: int
+    pixels: int
+    bytes: int
+    latency: int
+    quick: bool
+
+
+class _Stream:
+    """One stream: the end of row that it issues next. Times count from the layer's start.
+
+    Parameters
+    ----------
+    operations, shifts, fetches : sequence of int
+        Of each row: micro-operations; shifts between its scale's terms; cycles of fetching its parameters.
+    arrivals : sequence of int
+        When each row's last codeword is decoded, if nothing holds it up.
+    """
+
+    def __init__(self, common: _Map, operations: Sequence[int], shifts: Sequence[int], fetches: Sequence[int],
+                 arrivals: Sequence[int], begin: int) -> None:
+        self.common = common
+        self.operations, self.shifts, self.fetches = operations, shifts, fetches
+        self.decode = [0, *(after - before for before, after in zip(arrivals, arrivals[1:], strict=False))]
+        self.arrival = arrivals[0]
+        self.row, self.block, self.known = 0, 0, 0
+        self.issue = max(begin + SYMBOL_CYCLES + operations[0] - 1, self.arrival + SYMBOL_CYCLES)
+
+    @property
+    def done(self) -> bool:
+        """Whether all passes are drained."""
+        return self.row == len(self.operations)
+
+    @property
+    def full(self) -> int:
+        """When the drain may take the pass."""
+        return max(self.issue + FINISH_CYCLES, self.known)
+
+    @property
+    def pace(self) -> int:
+        """Cycles a pixel."""
+        return 1 + self.shifts[self.row]
+
+    def drained(self, begin: int) -> None:
+        """The drain takes the present pass, its last byte from ``begin`` on: go on to the next."""
+        common, pixels = self.common, self.common.pixels
+        quick = common.quick and self.pace == 1
+        if quick:
+            gate = max(self.issue + 1, self.known) + pixels
+        elif self.pace == 1:
+            gate = begin + 2 + (pixels - 1) // RELEASE_PIXELS * RELEASE_PIXELS
+        else:
+            gate = begin + pixels * self.pace + 1
+        self.block += 1
+        if self.block == common.blocks:
+            # Behind a row's last pass the decoder, which may be a row ahead, can end that row.
+            held = self.issue - SYMBOL_CYCLES + 1 if common.blocks > 1 else 0
+            self.row, self.block = self.row + 1, 0
+            if self.row < len(self.operations):
+                self.arrival = max(self.arrival + self.decode[self.row], held)
+                gate = max(gate, self.arrival + SYMBOL_CYCLES)
+        if self.row < len(self.operations):
+            self.issue = max(self.issue + self.operations[self.row], gate)
+
+
+def _drain(streams: list[_Stream], common: _Map, known: int) -> int:
+    """Issue and drain all passes; returns the end of the last. From ``known`` on parameters can be fetched."""
+    free = end = turn = 0
+    while True:
+        waiting = [stream for stream in streams if not stream.done]
+        if not waiting:
+            return end
+        at = max(free, min(stream.full for stream in waiting))
+        # In turn, from the one behind the last.
+        turn = min((number for number, stream in enumerate(streams) if not stream.done and stream.full <= at),
+                   key=lambda number: (number <= turn, number))
+        stream = streams[turn]
+        span = max(common.pixels * stream.pace + 1, SPACING)
+        begin = at + (common.bytes - 1) * span
+        free = begin + span
+        end = begin + common.pixels * stream.pace
+        row = stream.row
+        stream.drained(begin)
+        if stream.row != row and not stream.done:
+            known = stream.known = max(known, begin + common.latency + 1) + stream.fetches[stream.row]
+
+
 def layer_cycles(layer: LayerView, work: LayerWork, images: int = 1) -> LayerCycles:
     """Predict one layer.
 
@@ -135,32 +236,61 @@ def layer_cycles(layer: LayerView, work: LayerWork, images: int = 1) -> LayerCyc
     ImageError
         If the parameters are malformed.
     """
-    config, fields, flags = layer.config, layer.fields, layer.flags
-    out_h, out_w = fields["out_h"], fields["out_w"]
-    blocks = -(-out_h // config.lanes_y) * -(-out_w // config.lanes_x)
-    pixels = images if Flag.BATCH in flags else 1 if (out_h, out_w) == (1, 1) else config.lanes
-    slowest = drained = final = operations = terms = 0
-    for stream, words in enumerate(layer.parameters):
-        rows = layer.rows(stream)
+    config, flags = layer.config, layer.flags
+    common = _common(layer, images)
+    # The decoder is primed with two words of each context; those of other streams are fetched before.
+    primed = FETCH_CYCLES + config.interleave * (config.interleave + 1) + (4 if config.interleave > 1 else 2)
+    fetched = 16 if config.interleave == 4 else 4
+    streams = []
+    known = 1
+    shared = Flag.SHARED_SCALE in flags
+    demand = sum(words.size / max(1, int(part.sum())) for words, part in zip(layer.codewords, work.codewords, strict=True))
+    operations = terms = 0
+    for number, words in enumerate(layer.parameters):
+        rows = layer.rows(number)
         if not rows:
             continue
-        count, _ = parameter_shape(words, flags, rows)
-        drain = pixels * (np.full(rows, RAW_BYTES) if Flag.RAW in flags else 1 + SCALE_TERM_CYCLES * (count - 1))
-        issued = np.broadcast_to(work.operations[stream], rows)
-        # The first pass of a row waits for the last drain of the row before.
-        before = np.concatenate(([0], drain[:-1]))
-        first, others = (np.maximum(np.maximum(issued, wait + DRAIN_GAP), PASS_MINIMUM) for wait in (before, drain))
-        slowest = max(slowest, int(first.sum() + (blocks - 1) * others.sum()))
-        drained += blocks * int(drain.sum())
-        final = max(final, int(drain[-1]))
-        operations += blocks * int(issued.sum())
-        terms += blocks * int(np.broadcast_to(work.terms[stream], rows).sum())
-    fetched = len(layer.parts["parameters"]) + len(layer.parts["codewords"])
-    load = sum(len(layer.parts[name]) for name in ("descriptor", "lengths", "positions", "code_table", "dictionary"))
-    return LayerCycles(
-        load=load + LOAD_CYCLES + LENGTHS_CYCLES * config.streams,
-        compute=FILL_CYCLES + max(slowest + final, drained + final, fetched) + EMPTY_CYCLES,
-        codewords=sum(int(part.sum()) for part in work.codewords), operations=operations, terms=terms)
+        count, shifts, per_row = parameter_shape(words, flags, rows)
+        further = count // 2
+        fetches = _fetch(per_row, 0 * further) if shared else _fetch(per_row - further, further)
+        begin = primed + fetched * number
+        arrivals = begin + (np.cumsum(work.codewords[number]) * max(1.0, demand)).astype(np.int64) - 1
+        issued = np.broadcast_to(work.operations[number], rows)
+        stream = _Stream(common, issued.tolist(), (0 * shifts if Flag.RAW in flags else shifts).tolist(), fetches.tolist(),
+                         np.broadcast_to(arrivals, rows).tolist() if arrivals.size == rows else np.full(rows, arrivals[0]).tolist(), begin)
+        known += int(fetches[0]) + (int(_fetch(np.array([1]), further[:1])[0]) if shared else 0)
+        stream.known = known
+        streams.append(stream)
+        operations += common.blocks * int(issued.sum())
+        terms += common.blocks * int(np.broadcast_to(work.terms[number], rows).sum())
+    end = _drain(streams, common, known)
+    return LayerCycles(load=_load(layer), compute=end + common.latency + END_CYCLES,
+                       codewords=sum(int(part.sum()) for part in work.codewords), operations=operations, terms=terms)
+
+
+def _fetch(words, further):
+    return np.where(words > 0, words + 5, 2) + np.where(further > 0, further + 3, 0)
+
+
+def _common(layer: LayerView, images: int) -> _Map:
+    config, flags, fields = layer.config, layer.flags, layer.fields
+    out_h, out_w = fields["out_h"], fields["out_w"]
+    raw = Flag.RAW in flags
+    pixels = config.lanes
+    if (out_h, out_w) == (1, 1):
+        pixels = 1
+    elif Flag.BATCH in flags and not (raw and config.shadow_chain):
+        pixels = images
+    latency = 0 if config.shadow_chain else 1 if config.lanes <= 16 else 2
+    return _Map(blocks=-(-out_h // config.lanes_y) * -(-out_w // config.lanes_x), pixels=pixels,
+                bytes=RAW_BYTES if raw else 1, latency=latency, quick=config.streams == 1 and not raw)
+
+
+def _load(layer: LayerView) -> int:
+    config = layer.config
+    sections = sum(len(layer.parts[name]) for name in ("descriptor", "lengths", "positions", "code_table", "dictionary"))
+    dictionary = SECTION_CYCLES if len(layer.parts["dictionary"]) else 2
+    return (BOUNDARY_CYCLES + FLUSH_CYCLES * config.counters + sections + 3 * SECTION_CYCLES + dictionary + 4 * config.streams + 2)
 
 
 def run_cycles(layers: Iterable[LayerCycles]) -> int:

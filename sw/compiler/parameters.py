@@ -178,13 +178,14 @@ def pack_parameters(bias: Bias, scales: Scales, channels: Sequence[np.ndarray], 
     return tuple(streams), flags
 
 
-def parameter_shape(words: np.ndarray, flags: Flag, rows: int) -> tuple[np.ndarray, np.ndarray]:
+def parameter_shape(words: np.ndarray, flags: Flag, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read back how the parameter words of a stream divide into its rows.
 
     Returns
     -------
-    count, words : int64 arrays (rows,)
-        Scale terms of each row, and words that stand in each row (a shared scale counts for none).
+    count, shifts, words : int64 arrays (rows,)
+        Scale terms of each row, sum of the right shifts between them, and words that stand in each row (a shared scale
+        counts for none).
 
     Raises
     ------
@@ -192,7 +193,7 @@ def parameter_shape(words: np.ndarray, flags: Flag, rows: int) -> tuple[np.ndarr
         If the words end before the last row.
     """
     fixed = ((2 if Flag.WIDE_BIAS in flags else 1) if Flag.BIAS in flags else 0) + (Flag.ORDER in flags)
-    count, per_row = np.empty(rows, np.int64), np.full(rows, fixed, np.int64)
+    count, shifts, per_row = np.empty(rows, np.int64), np.empty(rows, np.int64), np.full(rows, fixed, np.int64)
     at, shared = 0, Flag.SHARED_SCALE in flags
     for row in range(min(1, rows) if shared else rows):
         at += 0 if shared else fixed
@@ -200,10 +201,12 @@ def parameter_shape(words: np.ndarray, flags: Flag, rows: int) -> tuple[np.ndarr
             raise ImageError(f"the parameters end at word {words.size}, before the scale of row {row}; "
                              f"compile the network again")
         extra = int(words[at]) >> SCALE_EXTRA_AT & SCALE_EXTRA_MAX
+        terms = words[at + 1:at + 1 + (extra + 1) // 2]
         at += 1 + (extra + 1) // 2
         count[row] = 1 + extra
+        shifts[row] = int((terms & MAX_STEP).sum()) + int((terms >> 8 & MAX_STEP).sum())
         if not shared:
             per_row[row] += 1 + (extra + 1) // 2
     if shared and rows:
-        count[:] = count[0]
-    return count, per_row
+        count[:], shifts[:] = count[0], shifts[0]
+    return count, shifts, per_row

@@ -146,8 +146,9 @@ def test_shape_of_rows_is_read_back(rng: np.random.Generator) -> None:
             layer = layer_with(rng, per_channel=per_channel, scale_terms=4, bias=float(rng.integers(2)))
             scales = Scales.of(layer)
             packed, flags = pack(layer)
-            count, words = parameter_shape(np.array(packed), flags, 6)
+            count, shifts, words = parameter_shape(np.array(packed), flags, 6)
             np.testing.assert_array_equal(count, scales.count)
+            np.testing.assert_array_equal(shifts, scales.step.sum(axis=1))
             shared = len(scales.words(0)) if Flag.SHARED_SCALE in flags else 0
             assert words.sum() + shared == len(packed)
 
