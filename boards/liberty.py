@@ -2,12 +2,13 @@
 
 import bisect
 import dataclasses
-import functools
+import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from ..hw.arch.errors import DataError
+from .functions import truth_table
 
 __all__ = ["Arc", "Cell", "Library", "Pin", "Table", "read_liberty"]
 
@@ -77,7 +78,7 @@ class Pin:
     capacitance : float
         In pF.
     function : str
-        As in the library, without spaces; empty when there is none.
+        As in the library; empty when there is none.
     arcs : tuple of Arc
     """
 
@@ -130,19 +131,16 @@ class Library:
     cells: Mapping[str, Cell]
     conditions: str
 
-    def smallest(self, function: str, inputs: int) -> Cell | None:
-        """The smallest usable gate with one output of this function of its ``inputs`` pins, which are A, B, ... in
-        ``function``; ``None`` when there is none."""
+    def smallest(self, function: Callable[..., bool], inputs: int) -> Cell | None:
+        """The smallest usable gate with one output, which is this function of its inputs; ``None`` when there is none."""
+        wanted = tuple(bool(function(*values)) for values in itertools.product((False, True), repeat=inputs))
         found = []
         for cell in self.cells.values():
             names = [name for name, pin in cell.pins.items() if not pin.output]
             outputs = [pin.function for pin in cell.pins.values() if pin.output]
-            if cell.usable and not cell.sequential and len(names) == inputs and len(outputs) == 1:
-                renamed = functools.reduce(lambda text, k: re.sub(rf"\b{re.escape(sorted(names)[k])}\b", "ABCD"[k], text),
-                                           range(inputs), outputs[0])
-                # Outermost parentheses are a matter of taste.
-                if renamed.replace("(", "").replace(")", "") == function.replace("(", "").replace(")", ""):
-                    found.append(cell)
+            if (cell.usable and not cell.sequential and len(names) == inputs and len(outputs) == 1 and outputs[0]
+                    and truth_table(outputs[0], names) == wanted):
+                found.append(cell)
         return min(found, key=lambda cell: (cell.area, cell.name), default=None)
 
 
@@ -244,7 +242,7 @@ def _cell(group: _Group, time: float, load: float, swapped: Mapping[str, bool]) 
         capacitance = max(float(part.attributes.get("capacitance", 0)) for part in parts) * load
         for name in pin.names:
             pins[name] = Pin(output=pin.attributes.get("direction") == "output", capacitance=capacitance, arcs=arcs,
-                             function=pin.attributes.get("function", "").replace(" ", ""))
+                             function=pin.attributes.get("function", ""))
     return Cell(
         name=group.names[0], area=float(group.attributes.get("area", 0)), pins=pins,
         sequential=any(True for _ in group.every("ff", "latch", "ff_bank", "latch_bank", "statetable")),

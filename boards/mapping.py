@@ -15,7 +15,7 @@ from ..hw.yosys import run_yosys
 from .liberty import Library
 from .sram import Macro, memory_library, wrappers
 
-__all__ = ["STYLES", "Mapped", "Style", "check_initial_values", "map_design", "mark_memories"]
+__all__ = ["STYLES", "Mapped", "Style", "check_initial_values", "map_design"]
 
 CELLS_FF_MAX = 512
 """Bits of the largest memory that becomes flip-flops when there are no macros to compare with."""
@@ -80,6 +80,8 @@ class Mapped:
         What Yosys' ``stat -liberty`` says of it.
     blocks : mapping of str to Counter
         Cell types by first-level block, mapped with the hierarchy kept; the top's own cells under ``""``.
+    memories : mapping of str to str
+        What each memory became, by hierarchical name: a macro's wrapper, ``"black box"`` or ``"flip-flops"``.
     abc_ns : float
         The longest path of logic by abc, in ns, without flip-flops.
     """
@@ -88,6 +90,7 @@ class Mapped:
     verilog: str
     stat: str
     blocks: Mapping[str, Counter[str]]
+    memories: Mapping[str, str]
     abc_ns: float
 
     @property
@@ -137,7 +140,7 @@ def _has_reset(module: str, register: str) -> bool:
     return True  # not a register's output: the value means nothing
 
 
-def mark_memories(text: str, *, macros: bool) -> str:
+def _mark_memories(text: str, *, macros: bool) -> str:
     """RTLIL text in which the memories that must be RAM are marked; small or unclocked ones may become flip-flops."""
     limit, mark = (LIBMAP_FF_MAX, 'ram_style "block"') if macros else (CELLS_FF_MAX, f"{KEEP} 1")
     keep = set()
@@ -177,21 +180,22 @@ def map_design(text: str, folder: Path, library: Library, style: Style, *, delay
     Raises
     ------
     ToolError
-        If Yosys fails, or initial values remain.
+        If Yosys fails; if a memory fits no macro; see also :func:`check_initial_values`.
     """
+    text = _mark_memories(check_initial_values(text), macros=bool(macros))
     (folder / "design.il").write_text(undefine_collisions(text))
     (folder / "generic.v").write_text(cells_verilog())
     (folder / "ripple.v").write_text(_RIPPLE)
     (folder / "macros.txt").write_text(memory_library(macros))
     (folder / "macros.v").write_text(wrappers(macros))
     (folder / "abc.script").write_text("\n".join(style.script).replace("{D}", str(max(1, round(1000 * delay_ns)))))
-    driver = library.smallest("A", 1)
+    driver = library.smallest(lambda a: a, 1)
     if driver is None:
         raise ConfigError(f"the library {library.name!r} must have a buffer, but has none; give standard cells")
     load = 4000 * max(pin.capacitance for pin in driver.pins.values())
     (folder / "abc.constraints").write_text(f"set_driving_cell {driver.name}\nset_load {load:.3f}\n")
     kept = re.findall(r"^module \\(top\.[^.\s]+)$", text, re.MULTILINE) if blocks else []
-    run_yosys(_script(library, style, macros=bool(macros), booth=booth, blocks=kept), folder)
+    log = run_yosys(_script(library, style, macros=bool(macros), booth=booth, blocks=kept), folder)
     netlist = json.loads((folder / "flat.json").read_text())["modules"]["top"]
     found: dict[str, Counter[str]] = {}
     if blocks:
@@ -200,8 +204,15 @@ def map_design(text: str, folder: Path, library: Library, style: Style, *, delay
             if name == "top" or name.startswith("top."):
                 found[name.removeprefix("top").removeprefix(".")] = Counter(
                     cell["type"] for cell in module["cells"].values() if not cell["type"].startswith("top."))
-    return Mapped(netlist=netlist, blocks=found, verilog=(folder / "flat.v").read_text(),
+    memories = dict.fromkeys((f"{memory.module}.{memory.name}".removeprefix("top.") for memory in design_memories(text)),
+                             "flip-flops")
+    memories |= {name.removeprefix("top."): kind for name, kind in _MAPPED.findall(log)}
+    memories |= {name: "black box" for name, cell in netlist["cells"].items() if cell["type"] == "$mem_v2"}
+    return Mapped(netlist=netlist, blocks=found, memories=memories, verilog=(folder / "flat.v").read_text(),
                   stat=(folder / "stat.txt").read_text(), abc_ns=_abc_delay(folder / "stats.txt"))
+
+
+_MAPPED = re.compile(r"^mapping memory (\S+) via \\?(\S+)$", re.MULTILINE)
 
 
 def _script(library: Library, style: Style, *, macros: bool, booth: bool, blocks: Sequence[str]) -> str:
@@ -213,7 +224,7 @@ def _script(library: Library, style: Style, *, macros: bool, booth: bool, blocks
                   if ties[value])
     flip_flop = min((cell.area for cell in library.cells.values() if cell.sequential and cell.usable
                      and any(arc.kind == "rising_edge" for pin in cell.pins.values() for arc in pin.arcs)), default=0.0)
-    gate = library.smallest("!(A*B)", 2)
+    gate = library.smallest(lambda a, b: not (a and b), 2)
     # A bit in flip-flops: it is kept or written, and chosen among the others: about two multiplexers.
     bit = flip_flop + 5 * (gate.area if gate else 0.0)
     adders = "-map ripple.v" if style.ripple else ""
@@ -245,8 +256,9 @@ opt_clean -purge
 check
 select -assert-none a:init
 tee -q -o stat.txt stat -liberty cells.lib
-write_verilog -noattr flat.v
 write_json flat.json
+rename top accelerator
+write_verilog -noattr flat.v
 """
 
 

@@ -85,7 +85,7 @@ def macros_of(libraries: Sequence[Library]) -> list[Macro]:
 def memory_library(macros: Sequence[Macro]) -> str:
     """Macros in the language of Yosys' ``memory_libmap``; the cost is the area."""
     return "".join(
-        f"ram block {macro.wrapper} {{\n"
+        f"ram block \\{macro.wrapper} {{\n"
         f"  abits {(macro.cell.depth - 1).bit_length()};\n  width {macro.cell.width};\n"
         f"  cost {max(1, round(macro.cell.area))};\n"
         f"  port srsw {' '.join(f'{chr(34)}{port}{chr(34)}' for port in 'AB'[:macro.ports])} {{\n"
