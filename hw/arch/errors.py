@@ -24,7 +24,18 @@ class UnsupportedError(ModelError):
 
 
 class CapacityError(ModelError):
-    """A network does not fit the accelerator configuration."""
+    """A network does not fit the accelerator configuration, or an accelerator its device.
+
+    Parameters
+    ----------
+    message : str
+    **needs : int
+        Parameters of the configuration that would have to be larger, with the least values that do.
+    """
+
+    def __init__(self, message: str, **needs: int) -> None:
+        super().__init__(message)
+        self.needs = needs
 
 
 class OverflowProofError(ModelError):

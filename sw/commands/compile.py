@@ -1,10 +1,14 @@
 """``shiftwright compile``: a compressed network becomes an image for one accelerator."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ._describe import configuration, emit_with_layers
+
+if TYPE_CHECKING:
+    from ...hw.arch.config import AcceleratorConfig
 
 
 @click.command()
@@ -38,11 +42,15 @@ def command(network: Path, board: str | None, config: Path | None, output: Path 
         shiftwright compile lenet5.swc --board ulx3s-85f -o lenet5.swi
         shiftwright compile lenet5.swc --config wide.toml -o lenet5.swi --json
     """
+    from ...hw.arch.errors import CapacityError
     from ..compiler.compile import compile_detailed
     from ..network import QuantizedNetwork
 
     target = configuration(board, config)
-    compilation = compile_detailed(QuantizedNetwork.load(network), target)
+    try:
+        compilation = compile_detailed(QuantizedNetwork.load(network), target)
+    except CapacityError as error:
+        raise CapacityError(f"{error}{_on_board(board, target, error.needs)}", **error.needs) from None
     output = network.with_suffix(".swi") if output is None else output
     compilation.image.save(output)
     layers = [{
@@ -64,3 +72,21 @@ def command(network: Path, board: str | None, config: Path | None, output: Path 
         "activation_addresses_available": target.act_depth,
         "predicted_cycles": compilation.cycles,
     }, layers, title="Image")
+
+
+def _on_board(board: str | None, target: "AcceleratorConfig", needs: dict[str, int]) -> str:
+    """Whether the board holds an accelerator with the larger parameters, as a clause."""
+    from ...boards.fit import fits
+    from ...boards.registry import get
+    from ...hw.arch.errors import ConfigError
+
+    if board is None or not needs:
+        return ""
+    changes = ", ".join(f"{name} = {value}" for name, value in needs.items())
+    try:
+        misfit = fits(target.replace(**needs), get(board).device)
+    except ConfigError as error:
+        return f"; no accelerator has that: {error}"
+    if misfit is None:
+        return f"; an accelerator with {changes} fits {board}: use a --config file with it, also to build"
+    return f"; with {changes}, {misfit}"

@@ -241,4 +241,5 @@ def _too_large(layers: list[CompiledLayer], used: int, config: AcceleratorConfig
     return CapacityError(
         f"model memory (weight_depth) must hold {used} words of 16 bits, but has {config.weight_depth}; the largest "
         f"layer is {largest.name} with {largest.bytes // 2}; raise weight_depth to {used}, or compress to fewer bits a "
-        f"weight (fewer levels, more zeros): {config.weight_depth / used:.0%} of the present size fits")
+        f"weight (fewer levels, more zeros): {config.weight_depth / used:.0%} of the present size fits",
+        weight_depth=used)

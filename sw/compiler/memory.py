@@ -146,4 +146,4 @@ def _too_small(layers: Sequence[Layer], tensors: Sequence[Lifetime], peak: int,
     return CapacityError(
         f"layer {layers[worst].name}: activation memory (act_depth) must hold {peak} activations in each of the "
         f"{config.lanes} banks ({parts}), but has {config.act_depth}; raise act_depth to {peak}, use more lanes "
-        f"(now {config.name}), or make the layer's maps smaller")
+        f"(now {config.name}), or make the layer's maps smaller", act_depth=int(peak))

@@ -73,7 +73,8 @@ def encode_weights(layer: Layer, pixels: np.ndarray, channels: int, negative: np
     longest = int(encoded.row_lengths.max())
     replayed = layer.op != "conv" or layer.target.height > config.lanes_y or layer.target.width > config.lanes_x
     if replayed and longest > config.row_depth:
+        wanted = 1 << (longest - 1).bit_length()
         raise CapacityError(f"layer {layer.name}: a row that is replayed must fit the row buffer (row_depth) of "
-                            f"{config.row_depth} codewords, but has {longest}; raise row_depth to "
-                            f"{1 << (longest - 1).bit_length()}, or use more zeros")
+                            f"{config.row_depth} codewords, but has {longest}; raise row_depth to {wanted}, or use "
+                            f"more zeros", row_depth=wanted)
     return encoded

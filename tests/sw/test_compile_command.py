@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from shiftwright.hw.arch.config import AcceleratorConfig
+from shiftwright.hw.arch.errors import CapacityError
 from shiftwright.sw.compiler.compile import compile_detailed
 from shiftwright.sw.image import Image
 from tests.networks import random_network
@@ -71,6 +72,22 @@ def test_wrong_input_ends_with_2_and_one_message(shiftwright: Callable[..., Any]
     assert done.code == 2
     assert message in done.err and "Traceback" not in done.err
     assert not network.with_suffix(".swi").exists()
+
+
+@pytest.mark.parametrize(("needed", "message"), [
+    (8192, "; an accelerator with act_depth = 8192 fits ulx3s-85f: use a --config file with it, also to build"),
+    (65536, "; with act_depth = 65536, the accelerator does not fit Lattice LFE5U-85F"),
+    (100000, "; no accelerator has that: AcceleratorConfig.act_depth must be an integer from 16 to 65536"),
+])
+def test_what_is_too_small_is_held_against_the_board(shiftwright: Callable[..., Any], network: Path, needed: int,
+                                                     message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise CapacityError("it is too small", act_depth=needed)
+
+    monkeypatch.setattr("shiftwright.sw.compiler.compile.compile_detailed", refuse)
+    done = shiftwright("compile", network, "--board", "ulx3s-85f")
+    assert done.code == 2 and f"it is too small{message}" in done.err
+    assert done.err.count("too small") == 1
 
 
 def test_info_of_an_image(shiftwright: Callable[..., Any], network: Path, config: Path) -> None:
