@@ -8,7 +8,6 @@ every row pass has a time at which it is issued and one at which it is drained, 
 lengths of pipelines, counted in the units' sources.
 """
 
-import bisect
 import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ import numpy as np
 from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import ImageError
 from ...hw.arch.image import WATCHDOG_UNIT, Flag, OpKind
-from ..codec.bitstream import decode_stream
+from ..codec.bitstream import WINDOW_WORDS, decode_stream
 from ..codec.huffman import CanonicalCode
 from .descriptor import LayerView
 from .parameters import parameter_shape
@@ -33,8 +32,10 @@ SECTION_CYCLES = 5
 """Of a section of a layer's tables, besides a cycle a word: check, memory latency."""
 FLUSH_CYCLES = 14
 """In which a layer's counters are written: 11 to 18, as the counters' round happens to stand."""
-BOUNDARY_CYCLES = 2
+BOUNDARY_CYCLES = 4
 """From one layer to the next, and from its tables to its start."""
+STREAM_CYCLES = 4
+"""In which a stream's lengths become addresses."""
 FETCH_CYCLES = 5
 """From a request for words of the model memory until the first can be used."""
 SYMBOL_CYCLES = 6
@@ -43,12 +44,18 @@ FINISH_CYCLES = 14
 """From an end of row to full shadows: window and lanes."""
 SPACING = 4
 """Least cycles between two passes of the drain."""
+FIFO_WORDS = {1: 4, 2: 4, 4: 16}
+"""Words that a decoder fetches ahead, by its contexts."""
+READ_WORDS = 16
+"""Lanes that a stage of the drain's multiplexer chooses from."""
 RELEASE_PIXELS = 8
 """A gate opens when the drain has come to the last so many pixels, where a pixel takes a cycle."""
 END_CYCLES = 6
 """From a pass's last pixel, out of the read multiplexer, to the layer's end: requantizer and write-back."""
 RUN_CYCLES = 20
 """Cycles of a run outside its layers."""
+HORIZON, TINY = 1e12, 1e-9
+"""A time behind all others; words a cycle that are as good as none."""
 WATCHDOG_FACTOR = 2
 """How many times its prediction a layer may take before the watchdog ends the run."""
 WATCHDOG_SLACK = 2 * WATCHDOG_UNIT
@@ -129,8 +136,8 @@ class LayerWork:
 class _Map:
     """What all streams of a layer have in common.
 
-    ``blocks`` of the output map, ``pixels`` that the drain takes of each; ``bytes`` of a pixel; cycles from a lane to
-    the drain (``latency``); whether a scale of one term needs no waiting for the drain (``quick``).
+    ``blocks`` of the output map, ``pixels`` that the drain takes of each, ``bytes`` of a pixel; cycles from a lane to
+    the requantizer (``latency``); whether a scale of one term lets an end of row go before its release (``quick``).
     """
 
     blocks: int
@@ -139,26 +146,93 @@ class _Map:
     latency: int
     quick: bool
 
+    @classmethod
+    def of(cls, layer: LayerView, images: int) -> "_Map":
+        config, fields, flags = layer.config, layer.fields, layer.flags
+        raw, pixels = Flag.RAW in flags, config.lanes
+        if fields["out_h"] == fields["out_w"] == 1:
+            pixels = 1
+        elif Flag.BATCH in flags and not (raw and config.shadow_chain):
+            pixels = images
+        return cls(blocks=-(-fields["out_h"] // config.lanes_y) * -(-fields["out_w"] // config.lanes_x), pixels=pixels,
+                   bytes=RAW_BYTES if raw else 1, quick=config.streams == 1 and not raw,
+                   latency=0 if config.shadow_chain else 1 if config.lanes <= READ_WORDS else 2)
 
-class _Stream:
-    """One stream: the end of row that it issues next. Times count from the layer's start.
+
+class _Memory:
+    """The model memory's port: what is left of it for requesters of ever lower priority."""
+
+    def __init__(self) -> None:
+        self.times = self.free = np.array([0.0, HORIZON])
+
+    def when(self, words: "np.ndarray | float") -> np.ndarray:
+        """When so many words are granted, counted from the layer's start."""
+        return np.interp(words, self.free, self.times)
+
+    def later(self, at: float, words: int) -> int:
+        """When so many words are granted from ``at`` on."""
+        return int(self.when(np.interp(at, self.times, self.free) + words))
+
+    def take(self, times: np.ndarray, words: np.ndarray) -> None:
+        """Grant ``words`` up to each of ``times``; both rise from 0."""
+        times, words = np.append(times, HORIZON), np.append(words, words[-1])
+        both = np.union1d(self.times, times)
+        left = np.interp(both, self.times, self.free) - np.interp(both, times, words)
+        # Rising, however little, so that it can be inverted.
+        self.times, self.free = both, np.maximum.accumulate(left.clip(0)) + TINY * both
+
+
+def _decoded(memory: _Memory, config: AcceleratorConfig, codewords: np.ndarray, words: int,
+             held: np.ndarray) -> tuple[int, np.ndarray]:
+    """When a stream has decoded its first codeword, and each row; it takes its words out of ``memory``.
 
     Parameters
     ----------
+    codewords : int64 array (rows,)
+        Of each row.
+    words : int
+        That the stream's codewords fill.
+    held : int64 array (rows,)
+        Cycles, from the first codeword on, before which the row buffer has no place for a row's end.
+    """
+    contexts = config.interleave
+    ahead, stages = FIFO_WORDS[contexts], 2 if contexts == 1 else 4
+    total = np.cumsum(codewords)
+    # Each context begins with its window full; then a word is taken for every 16 bits.
+    taken = WINDOW_WORDS * contexts + total * (max(0, words - contexts) / total[-1])
+    primed = max(memory.when(1) + contexts * (contexts + 1), memory.when(WINDOW_WORDS * contexts) + 1) + FETCH_CYCLES - 1
+    begin = int(primed) + stages
+    least = np.maximum(memory.when(taken) + FETCH_CYCLES - 1 + stages, begin + held)
+    ends = np.maximum.accumulate(np.maximum(least - total, begin - 1)) + total
+    times = np.concatenate(([0, memory.when(ahead), primed], ends - stages))
+    fetched = np.concatenate(([0, ahead, ahead + WINDOW_WORDS * contexts], ahead + taken))
+    memory.take(np.maximum.accumulate(np.maximum(times, memory.when(fetched))), fetched)
+    return begin, ends.astype(np.int64)
+
+
+class _Stream:
+    """One stream's end of row that is issued next. Times are cycles from the layer's start.
+
+    Parameters
+    ----------
+    common : _Map
     operations, shifts, fetches : sequence of int
-        Of each row: micro-operations; shifts between its scale's terms; cycles of fetching its parameters.
-    arrivals : sequence of int
-        When each row's last codeword is decoded, if nothing holds it up.
+        Of each row: micro-operations; shifts between its scale's terms; words of its parameters (cycles besides).
+    begin : int
+        When the first codeword is decoded.
+    decoded : sequence of int
+        When each row is decoded, if the rows before do not hold it up.
+    known : int
+        When the first row's parameters are there.
     """
 
-    def __init__(self, common: _Map, operations: Sequence[int], shifts: Sequence[int], fetches: Sequence[int],
-                 arrivals: Sequence[int], begin: int) -> None:
+    def __init__(self, common: _Map, operations: Sequence[int], shifts: Sequence[int],
+                 fetches: Sequence[tuple[int, int]], begin: int, decoded: Sequence[int], known: int) -> None:
         self.common = common
         self.operations, self.shifts, self.fetches = operations, shifts, fetches
-        self.decode = [0, *(after - before for before, after in zip(arrivals, arrivals[1:], strict=False))]
-        self.arrival = arrivals[0]
-        self.row, self.block, self.known = 0, 0, 0
-        self.issue = max(begin + SYMBOL_CYCLES + operations[0] - 1, self.arrival + SYMBOL_CYCLES)
+        self.decoded, self.known = decoded, known
+        self.row = self.block = 0
+        self.issue = max(begin + operations[0] - 1, decoded[0]) + SYMBOL_CYCLES
 
     @property
     def done(self) -> bool:
@@ -167,7 +241,7 @@ class _Stream:
 
     @property
     def full(self) -> int:
-        """When the drain may take the pass."""
+        """When the drain can take the pass."""
         return max(self.issue + FINISH_CYCLES, self.known)
 
     @property
@@ -175,48 +249,46 @@ class _Stream:
         """Cycles a pixel."""
         return 1 + self.shifts[self.row]
 
-    def drained(self, begin: int) -> None:
-        """The drain takes the present pass, its last byte from ``begin`` on: go on to the next."""
-        common, pixels = self.common, self.common.pixels
-        quick = common.quick and self.pace == 1
-        if quick:
+    def drained(self, begin: int) -> bool:
+        """The drain takes the pass (its last byte from ``begin`` on): go on to the next one; whether of another row."""
+        common, pixels, pace = self.common, self.common.pixels, self.pace
+        if common.quick and pace == 1:
             gate = max(self.issue + 1, self.known) + pixels
-        elif self.pace == 1:
+        elif pace == 1:
             gate = begin + 2 + (pixels - 1) // RELEASE_PIXELS * RELEASE_PIXELS
         else:
-            gate = begin + pixels * self.pace + 1
+            gate = begin + pixels * pace + 1
         self.block += 1
-        if self.block == common.blocks:
-            # Behind a row's last pass the decoder, which may be a row ahead, can end that row.
-            held = self.issue - SYMBOL_CYCLES + 1 if common.blocks > 1 else 0
+        turned = self.block == common.blocks
+        if turned:
             self.row, self.block = self.row + 1, 0
-            if self.row < len(self.operations):
-                self.arrival = max(self.arrival + self.decode[self.row], held)
-                gate = max(gate, self.arrival + SYMBOL_CYCLES)
-        if self.row < len(self.operations):
-            self.issue = max(self.issue + self.operations[self.row], gate)
+            if self.done:
+                return False
+            gate = max(gate, self.decoded[self.row] + SYMBOL_CYCLES)
+        self.issue = max(self.issue + self.operations[self.row], gate)
+        return turned
 
 
-def _drain(streams: list[_Stream], common: _Map, known: int) -> int:
-    """Issue and drain all passes; returns the end of the last. From ``known`` on parameters can be fetched."""
+def _drain(streams: list[_Stream], common: _Map, memory: _Memory) -> int:
+    """Issue and drain all passes of a layer; returns when the last pixel leaves its lane."""
     free = end = turn = 0
-    while True:
-        waiting = [stream for stream in streams if not stream.done]
-        if not waiting:
-            return end
-        at = max(free, min(stream.full for stream in waiting))
+    reader = max(stream.known for stream in streams)
+    waiting = dict(enumerate(streams))
+    while waiting:
+        at = max(free, min(stream.full for stream in waiting.values()))
         # In turn, from the one behind the last.
-        turn = min((number for number, stream in enumerate(streams) if not stream.done and stream.full <= at),
-                   key=lambda number: (number <= turn, number))
-        stream = streams[turn]
+        turn = min((number for number, stream in waiting.items() if stream.full <= at), key=lambda n: (n <= turn, n))
+        stream = waiting[turn]
         span = max(common.pixels * stream.pace + 1, SPACING)
         begin = at + (common.bytes - 1) * span
-        free = begin + span
-        end = begin + common.pixels * stream.pace
-        row = stream.row
-        stream.drained(begin)
-        if stream.row != row and not stream.done:
-            known = stream.known = max(known, begin + common.latency + 1) + stream.fetches[stream.row]
+        free, end = begin + span, begin + common.pixels * stream.pace
+        if stream.drained(begin):
+            words, besides = stream.fetches[stream.row]
+            reader = max(reader, begin + common.latency + 1)
+            reader = stream.known = memory.later(reader, words) + besides
+        elif stream.done:
+            del waiting[turn]
+    return end
 
 
 def layer_cycles(layer: LayerView, work: LayerWork, images: int = 1) -> LayerCycles:
@@ -237,60 +309,46 @@ def layer_cycles(layer: LayerView, work: LayerWork, images: int = 1) -> LayerCyc
         If the parameters are malformed.
     """
     config, flags = layer.config, layer.flags
-    common = _common(layer, images)
-    # The decoder is primed with two words of each context; those of other streams are fetched before.
-    primed = FETCH_CYCLES + config.interleave * (config.interleave + 1) + (4 if config.interleave > 1 else 2)
-    fetched = 16 if config.interleave == 4 else 4
-    streams = []
-    known = 1
+    common, memory = _Map.of(layer, images), _Memory()
     shared = Flag.SHARED_SCALE in flags
-    demand = sum(words.size / max(1, int(part.sum())) for words, part in zip(layer.codewords, work.codewords, strict=True))
+    found = []
     operations = terms = 0
-    for number, words in enumerate(layer.parameters):
+    for number, (words, codes) in enumerate(zip(layer.parameters, layer.codewords, strict=True)):
         rows = layer.rows(number)
         if not rows:
-            continue
-        count, shifts, per_row = parameter_shape(words, flags, rows)
-        further = count // 2
-        fetches = _fetch(per_row, 0 * further) if shared else _fetch(per_row - further, further)
-        begin = primed + fetched * number
-        arrivals = begin + (np.cumsum(work.codewords[number]) * max(1.0, demand)).astype(np.int64) - 1
-        issued = np.broadcast_to(work.operations[number], rows)
-        stream = _Stream(common, issued.tolist(), (0 * shifts if Flag.RAW in flags else shifts).tolist(), fetches.tolist(),
-                         np.broadcast_to(arrivals, rows).tolist() if arrivals.size == rows else np.full(rows, arrivals[0]).tolist(), begin)
-        known += int(fetches[0]) + (int(_fetch(np.array([1]), further[:1])[0]) if shared else 0)
-        stream.known = known
-        streams.append(stream)
+            break
+        count, shifts, fixed = parameter_shape(words, flags, rows)
+        issued, codewords = np.broadcast_to(work.operations[number], rows), work.codewords[number]
         operations += common.blocks * int(issued.sum())
         terms += common.blocks * int(np.broadcast_to(work.terms[number], rows).sum())
-    end = _drain(streams, common, known)
+        # What holds a row's end up in the row buffer: the last pass of the row before, or symbols not yet read.
+        issues = np.cumsum(common.blocks * np.maximum(issued, common.pixels * common.bytes))
+        total = np.cumsum(codewords)
+        held = (np.interp(total - config.row_depth, total, issues[:total.size]) * (total > config.row_depth)
+                if common.blocks == 1 else np.concatenate(([0, 0], issues))[:total.size])
+        begin, decoded = _decoded(memory, config, codewords, codes.size, held)
+        found.append((issued.tolist(), np.zeros(rows, int) if Flag.RAW in flags else shifts, fixed, count // 2, begin,
+                      np.resize(decoded, rows) if decoded.size == rows else np.full(rows, decoded[0])))
+    known, streams = 1, []
+    for issued, shifts, fixed, further, begin, decoded in found:
+        if shared:
+            known = memory.later(known, 1 + int(further[0])) + FETCH_CYCLES - 1 + 3 * (further[0] > 0)
+            further = 0 * further
+        fetches = [(w, 2 + 3 * (w > 0) + 3 * (f > 0)) for w, f in zip(fixed.tolist(), further.tolist(), strict=True)]
+        known = memory.later(known, fetches[0][0]) + fetches[0][1]
+        streams.append(_Stream(common, issued, shifts.tolist(), fetches, begin, decoded.tolist(), known))
+    end = _drain(streams, common, memory)
     return LayerCycles(load=_load(layer), compute=end + common.latency + END_CYCLES,
                        codewords=sum(int(part.sum()) for part in work.codewords), operations=operations, terms=terms)
 
 
-def _fetch(words, further):
-    return np.where(words > 0, words + 5, 2) + np.where(further > 0, further + 3, 0)
-
-
-def _common(layer: LayerView, images: int) -> _Map:
-    config, flags, fields = layer.config, layer.flags, layer.fields
-    out_h, out_w = fields["out_h"], fields["out_w"]
-    raw = Flag.RAW in flags
-    pixels = config.lanes
-    if (out_h, out_w) == (1, 1):
-        pixels = 1
-    elif Flag.BATCH in flags and not (raw and config.shadow_chain):
-        pixels = images
-    latency = 0 if config.shadow_chain else 1 if config.lanes <= 16 else 2
-    return _Map(blocks=-(-out_h // config.lanes_y) * -(-out_w // config.lanes_x), pixels=pixels,
-                bytes=RAW_BYTES if raw else 1, latency=latency, quick=config.streams == 1 and not raw)
-
-
 def _load(layer: LayerView) -> int:
-    config = layer.config
-    sections = sum(len(layer.parts[name]) for name in ("descriptor", "lengths", "positions", "code_table", "dictionary"))
-    dictionary = SECTION_CYCLES if len(layer.parts["dictionary"]) else 2
-    return (BOUNDARY_CYCLES + FLUSH_CYCLES * config.counters + sections + 3 * SECTION_CYCLES + dictionary + 4 * config.streams + 2)
+    """From the end of the layer before to the layer's start."""
+    config, parts = layer.config, layer.parts
+    words = sum(len(parts[name]) for name in ("descriptor", "lengths", "positions", "code_table", "dictionary"))
+    sections = 4 if len(parts["dictionary"]) else 3
+    return (FLUSH_CYCLES * config.counters + BOUNDARY_CYCLES + words + SECTION_CYCLES * sections
+            + STREAM_CYCLES * config.streams)
 
 
 def run_cycles(layers: Iterable[LayerCycles]) -> int:
