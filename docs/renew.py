@@ -46,7 +46,7 @@ def _paragraphs(text: str) -> str:
             title, kept = lines[0], textwrap.dedent("\n".join(lines[1:]))
             blocks.append(f"{title.rstrip()}\n\n```{'sh' if title.startswith('Example') else 'text'}\n{kept}\n```")
         else:
-            blocks.append("\n".join(textwrap.wrap(" ".join(block.split()), 120)))
+            blocks.append("\n".join(textwrap.wrap(" ".join(block.split()), 120, break_on_hyphens=False)))
     return "\n\n".join(blocks) + "\n"
 
 
