@@ -1,4 +1,4 @@
-"""Map the accelerator to standard cells and SRAM macros: area, share of each block, clock, and multipliers beside it."""
+"""Map the accelerator to standard cells and SRAM macros: areas, shares of blocks, clock, and multipliers beside it."""
 
 import dataclasses
 import importlib.metadata
@@ -91,7 +91,8 @@ def build_asic(config: AcceleratorConfig, liberty: str | Path, directory: str | 
     directory : path
         Gets ``<name>.netlist.v``, ``<name>.stat.txt``, ``<name>.report.json`` and, with macros, ``<name>.sram.v``.
     sram : sequence of path
-        SRAM macros, in Liberty format. Without any, memories stay as they are in the netlist, and their bits are counted.
+        SRAM macros, in Liberty format. Without any, memories stay as they are in the netlist, and their bits are
+        counted.
     mhz : float
         Clock that is aimed at.
 
@@ -220,7 +221,7 @@ def _folder(liberty: str | Path) -> Iterator[Path]:
 
 
 def _logic_ns(library: Library, mhz: float) -> float:
-    """What a clock period leaves for logic, after clock-to-output and set-up time of the library's quickest flip-flop."""
+    """What a clock period leaves for logic, after clock-to-output and set-up time of the quickest flip-flop."""
     spent = []
     for cell in library.cells.values():
         arcs = [arc for pin in cell.pins.values() for arc in pin.arcs]

@@ -132,7 +132,7 @@ class Library:
     conditions: str
 
     def smallest(self, function: Callable[..., bool], inputs: int) -> Cell | None:
-        """The smallest usable gate with one output, which is this function of its inputs; ``None`` when there is none."""
+        """The smallest usable gate with one output, this function of its inputs; ``None`` when there is none."""
         wanted = tuple(bool(function(*values)) for values in itertools.product((False, True), repeat=inputs))
         found = []
         for cell in self.cells.values():

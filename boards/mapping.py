@@ -114,8 +114,8 @@ def check_initial_values(text: str) -> str:
                         f"let the design write them")
     lost = []
     for module in re.findall(r"^module .*?^end$", text, re.MULTILINE | re.DOTALL):
-        wanted = re.findall(r"attribute \\init \d+'([01]*1[01]*)\n(?:  attribute [^\n]*\n)*  wire [^\n]* (\S+)\n", module)
-        for _, register in wanted:
+        for register in re.findall(r"attribute \\init \d+'[01]*1[01]*\n(?:  attribute [^\n]*\n)*  wire [^\n]* (\S+)\n",
+                                   module):
             if not _has_reset(module, register):
                 lost.append(f"{module.split()[1].removeprefix(chr(92))}.{register.removeprefix(chr(92))}")
     if lost:
@@ -125,7 +125,7 @@ def check_initial_values(text: str) -> str:
     text = re.sub(r"(parameter \\INIT_VALUE )(\d+)'[01]+", lambda found: f"{found[1]}{found[2]}'" + "x" * int(found[2]),
                   text)
     if "\\init" in text:
-        raise ToolError("the design has initial values that Shiftwright can't tell from resets; report this as a defect")
+        raise ToolError("the design has initial values that can't be told from resets; report this as a defect")
     return text
 
 
@@ -204,8 +204,8 @@ def map_design(text: str, folder: Path, library: Library, style: Style, *, delay
             if name == "top" or name.startswith("top."):
                 found[name.removeprefix("top").removeprefix(".")] = Counter(
                     cell["type"] for cell in module["cells"].values() if not cell["type"].startswith("top."))
-    memories = dict.fromkeys((f"{memory.module}.{memory.name}".removeprefix("top.") for memory in design_memories(text)),
-                             "flip-flops")
+    memories = dict.fromkeys((f"{memory.module}.{memory.name}".removeprefix("top.")
+                              for memory in design_memories(text)), "flip-flops")
     memories |= {name.removeprefix("top."): kind for name, kind in _MAPPED.findall(log)}
     memories |= {name: "black box" for name, cell in netlist["cells"].items() if cell["type"] == "$mem_v2"}
     return Mapped(netlist=netlist, blocks=found, memories=memories, verilog=(folder / "flat.v").read_text(),

@@ -1,8 +1,8 @@
 """The slowest path of a mapped netlist, by the delay tables of its library.
 
-Delays, slews and loads are taken from the tables for both edges, the worse slew of each net. Wires are free of resistance
-and capacitance, the clock is ideal, inputs arrive with the clock edge. What has no tables (memories that are black boxes)
-takes no time and wants none.
+Delays, slews and loads are taken from the tables, for both edges, with the worse slew of each net. Wires are free of
+resistance and capacitance, the clock is ideal, inputs arrive with the clock edge. What has no tables (a memory that is
+a black box) takes no time and wants none.
 """
 
 import dataclasses

@@ -15,12 +15,14 @@ from amaranth.lib.wiring import In, Out
 from shiftwright.boards.asic import build_asic, compare_arrays
 from shiftwright.boards.functions import truth_table
 from shiftwright.boards.liberty import Library, read_liberty
-from shiftwright.boards.mapping import STYLES, check_initial_values, map_design
+from shiftwright.boards.mapping import STYLES, Style, check_initial_values, map_design
 from shiftwright.boards.sram import macros_of, memory_library, wrappers
 from shiftwright.boards.timing import CLOCK_SLEW, slowest_path
 from shiftwright.hw.arch.config import AcceleratorConfig
 from shiftwright.hw.arch.errors import ConfigError, DataError, ToolError
 from shiftwright.hw.generate import accelerator, rtlil_text
+from shiftwright.hw.lanes import LaneArray
+from shiftwright.hw.yosys import run_yosys
 from shiftwright.sw.tools import require
 
 TABLE = 'values ("0.10, 0.20", "0.15, 0.25");'
@@ -214,6 +216,34 @@ def test_a_flip_flop_with_reset_costs_logic(cells: Path, library: Library, tmp_p
     assert mapped.types["NAND2"] >= 2  # each register's reset
     assert mapped.abc_ns > 0.1
     assert "module accelerator" in mapped.verilog
+
+
+@pytest.mark.parametrize("style", STYLES, ids=lambda style: style.name)
+def test_the_cells_do_what_the_design_does(cells: Path, library: Library, tmp_path: Path, style: Style) -> None:
+    """Proven by induction for a lane, with the functions that the library says its cells have."""
+    mapped = map_design(rtlil_text(LaneArray(SMALL), name="top"), tmp_path, library, style, delay_ns=5)
+    assert set(mapped.types) <= set(library.cells)
+    run_yosys("""\
+read_rtlil design.il
+read_verilog -defer generic.v
+hierarchy -top top
+proc
+flatten
+opt_clean
+rename top gold
+read_verilog flat.v
+rename accelerator gate
+read_liberty cells.lib
+select gate
+flatten
+select -clear
+equiv_make gold gate both
+hierarchy -top both
+equiv_struct
+equiv_simple -undef
+equiv_induct -undef
+equiv_status -assert
+""", tmp_path)
 
 
 @pytest.mark.parametrize(("shared", "kind", "number"), [(True, "one", 1), (False, "two", 2)])
