@@ -17,7 +17,7 @@ from shiftwright.sim.corruption import DAMAGE, PATIENCE, corruption
 from shiftwright.sw.tools import require
 from tests.networks import random_images, random_network
 
-CONFIG = AcceleratorConfig(lanes_y=3, lanes_x=2, weight_depth=1024, act_depth=512)
+CONFIG = AcceleratorConfig(lanes_y=4, lanes_x=2, streams=2, weight_depth=4096, act_depth=512)
 
 
 def main() -> int:

@@ -43,6 +43,8 @@ from shiftwright.sw.network import QuantizedNetwork
 from shiftwright.sw.tools import require
 
 DEVICE = "ecp5-85f"
+JITTER = 8
+"""Cycles a layer by which equal runs may differ."""
 MOST_SECONDS = 60
 """Wall-clock seconds that a simulation of one of the small networks may take on an idle machine."""
 
@@ -152,7 +154,8 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     expected = golden.run(compilation.network, inputs, layers=True)
     found = simulate(image, inputs, expected=expected, seed=options.seed, batch=batch, timeout=3 * 3600)
     full = found.cycles[:len(inputs) // batch]
-    if len(set(full)) != 1:
+    # Only the writing of the counters at the end of a layer waits up to some cycles, depending on when it comes.
+    if max(full) - min(full) > JITTER * len(image.layers):
         raise SystemExit(f"{case.key}: the cycles depend on the image: {found.cycles}")
     predicted = predict(image, batch)
     tail = [Flag.BATCH in layer.flags for layer in image.layers]

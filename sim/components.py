@@ -10,7 +10,7 @@ from .simulators import ModelSpec
 
 __all__ = ["COMPONENTS", "check_component", "yard_spec"]
 
-COMPONENTS = ("memory", "codetable", "wordreader", "decoder", "rowbuffer", "expander", "blocks", "tapgen",
+COMPONENTS = ("memory", "codetable", "wordreader", "decoder", "rowbuffer", "expander", "front", "blocks", "tapgen",
               "activations", "window", "lanes", "parameters", "drain", "sequencer")
 """Benches in :mod:`shiftwright.sim.benches`, by module."""
 

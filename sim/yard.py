@@ -47,6 +47,12 @@ def _expander(config: AcceleratorConfig) -> wiring.Component:
     return Expander(config)
 
 
+def _front(config: AcceleratorConfig) -> wiring.Component:
+    from ..hw.front import Front
+
+    return Front(config, ceil_log2(config.weight_depth))
+
+
 def _blocks(config: AcceleratorConfig) -> wiring.Component:
     from ..hw.blocks import BlockCounter
 
@@ -115,7 +121,7 @@ def _memory(config: AcceleratorConfig) -> wiring.Component:
 
 UNITS: dict[str, Callable[[AcceleratorConfig], wiring.Component]] = {
     "codetable": _codetable, "wordreader": _wordreader, "decoder": _decoder, "rowbuffer": _rowbuffer,
-    "expander": _expander, "blocks": _blocks, "tapgen": _tapgen, "activations": _activations,
+    "expander": _expander, "front": _front, "blocks": _blocks, "tapgen": _tapgen, "activations": _activations,
     "window": _window, "lane": _lane, "lanes": _lanes, "parameters": _parameters, "drain": _drain, "stand": _stand,
     "sequencer": _sequencer, "memory": _memory,
 }

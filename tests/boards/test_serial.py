@@ -77,7 +77,8 @@ def test_written_words_are_read_back(rng: np.random.Generator) -> None:
 def test_port_scan_reaches_every_port() -> None:
     inner = BusOverSerial()
     dut = PortScan(inner)
-    assert dut.extra_ff == 4 + 24 + 16 + 1 + 1 + 16 + 1
+    assert dut.extra_ff == 4 + 24 + 16 + 1 + 1 + 16 + 1 + 1
+    assert dut.extra_lut4 == 14
 
     async def bench(ctx: object) -> None:
         for bit in [1] * 40:

@@ -31,7 +31,7 @@ FILES = {
     "other.toml": "[accelerator]\nlanes_y = 4\nlanes_x = 2\nweight_depth = 2048\nact_depth = 512\n",
     "words.toml": "[accelerator]\nlanes_y = 2\nlanes_x = 2\nweight_depth = 256\nact_depth = 512\n",
     "activations.toml": "[accelerator]\nlanes_y = 2\nlanes_x = 2\nweight_depth = 2048\nact_depth = 16\n",
-    "kernel.toml": "[accelerator]\nlanes_y = 2\nlanes_x = 2\nkernel_max = 3\n",
+    "kernel.toml": "[accelerator]\nlanes_y = 2\nlanes_x = 2\npositions = 16\n",
     "narrow.toml": "[accelerator]\nlanes_y = 2\nlanes_x = 2\nacc_width = 16\n",
     "bits.toml": "[accelerator]\nlanes_y = 2\nlanes_x = 2\nact_bits = 4\n",
     "literal.toml": "[accelerator]\nlanes_y = 2\nlanes_x = 2\nguard_bits = 0\n",
@@ -129,8 +129,8 @@ CONFIGURATIONS = [
           ("broken.toml", "broken.toml: not a TOML file"), ("net.swi", "net.swi: not a TOML file"),
           ("unknown.toml", "unknown.toml: unknown parameter 'lanes_z'"),
           ("recipe.toml", "recipe.toml: unknown parameter 'recipe'"),
-          ("range.toml", "range.toml: AcceleratorConfig.lanes_y must be an integer from 1 to 8, not 99"),
-          ("type.toml", "type.toml: AcceleratorConfig.lanes_y must be an integer from 1 to 8, not 'four'"),
+          ("range.toml", "range.toml: AcceleratorConfig.lanes_y must be 1, 2, 4 or 8, not 99"),
+          ("type.toml", "type.toml: AcceleratorConfig.lanes_y must be 1, 2, 4 or 8, not 'four'"),
           ("list.toml", "list.toml: 'accelerator' must be a table"))),
 ]
 RECIPES = [
@@ -148,7 +148,7 @@ CAPACITY = [
     Bad("compile net.swc --config words.toml -o new.swi", "model memory (weight_depth) must hold"),
     Bad("compile net.swc --config activations.toml -o new.swi", "activation memory"),
     Bad("compile net.swc --config kernel.toml -o new.swi",
-        "layer fc: kernel height must be 1 to the accelerator's kernel_max of 3, not 8"),
+        "layer fc: kernel and residuals take 64 positions, more than the accelerator's 16"),
     Bad("compile net.swc --config bits.toml -o new.swi", "more than the accelerator's act_bits of 4"),
     Bad("compile net.swc --config literal.toml -o new.swi", "was compressed for products that lose 0 low bits"),
     Bad("compile net.swc --config narrow.toml -o new.swi", "the accumulator could reach"),
@@ -231,8 +231,7 @@ def test_damaged_image(refused: Callable[[Bad], str], folder: Path, seed: int, c
 NETWORKS = {
     "ceil_mode": ("Conv2d(1, 2, 3), nn.AvgPool2d(4, ceil_mode=True)", "1 (AvgPool2d): ceil_mode=True",
                   "set ceil_mode=False"),
-    "grouped": ("Conv2d(1, 2, 3), nn.Conv2d(2, 4, 3, groups=2)", "1 (Conv2d): groups=2 is not supported",
-                "use an ungrouped"),
+    "map": ("Conv2d(1, 2, 3)", "the network gives 2 x 6 x 6 values an image", "one score a class"),
     "transposed": ("ConvTranspose2d(1, 2, 3)", "conv_transpose2d", "use nn.Conv2d"),
     "conv3d": ("Unflatten(1, (1, 1)), nn.Conv3d(1, 2, (1, 3, 3))", "unflatten", "keep images as N, C, H, W"),
     "sigmoid": ("Conv2d(1, 2, 3), nn.Sigmoid()", "sigmoid", "use nn.Hardtanh(0, 1)"),

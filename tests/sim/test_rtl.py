@@ -11,6 +11,7 @@ import pytest
 from shiftwright.hw.arch.config import AcceleratorConfig
 from shiftwright.hw.arch.errors import ModelError
 from shiftwright.sim.regression import RegressionCase, regression
+from shiftwright.sw.compiler.compile import compile_detailed
 from shiftwright.sw.network import Layer, QuantizedNetwork, TensorSpec
 from tests.networks import Arithmetic, arithmetic_of, conv, linear, pool, random_images, random_network, tensor
 
@@ -98,7 +99,8 @@ def test_networks_are_bit_exact(shape: tuple[int, int, int], seed: int) -> None:
     result = regression(config, cases, seed=seed)
     assert result.networks == len(cases) and result.images == IMAGES * len(cases)
     # Even images are compared layer by layer, odd ones by the last layer, and all again as a batch.
-    outputs = [[int(np.prod(layer.target.shape)) for layer in case.network.layers] for case in cases]
+    outputs = [[int(np.prod(layer.target.shape)) for layer in compile_detailed(case.network, config).network.layers]
+               for case in cases]
     assert result.values == sum((1 + IMAGES) * sum(sizes) + sizes[-1] for sizes in outputs)
 
 
