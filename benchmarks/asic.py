@@ -31,7 +31,7 @@ def figures(result: AsicResult) -> dict[str, Any]:
         "lanes_percent": round(100 * sum(share for name, share in result.blocks.items() if "lanes" in name), 1),
         "lanes_area": arrays["shift_area"], "multipliers_area": arrays["multiplier_area"], "ratio": arrays["ratio"],
         "logic_ratio": arrays["logic_ratio"],
-        "ratio_to": {name.split()[0].lower(): round(arrays["shift_area"] / other, 3)
+        "ratio_to": {name.split()[0].lower().replace("-", "_"): round(arrays["shift_area"] / other, 3)
                      for name, other in arrays["multiplier_areas"].items()},
         "lanes_mhz": arrays["shift_mhz"], "multipliers_mhz": arrays["multiplier_mhz"],
     }
