@@ -188,15 +188,18 @@ def test_what_fits_which_board(rng: np.random.Generator, one_thread: None) -> No
     """Activations only: the size of the weights depends on their training, as does the accumulators' width."""
     table = next(table for table in tables(ROOT / "README.md") if table[0][0] == "network")
     boards = [re.findall(r"`([\w-]+)`", head)[0] for head in table[0][1:]]
+    configs = [registry.get(board).config for board in boards]
+    assert table[0][1:] == [f"`{board}` ({config.lanes_y}x{config.lanes_x} lanes)"
+                            for board, config in zip(boards, configs, strict=True)]
     assert set(boards) == set(registry.names()) and {row[0].strip("`") for row in table[1:]} == set(NETWORKS)
     for name, *cells in table[1:]:
         info = NETWORKS[name.strip("`")]
         pixels = rng.integers(256, size=(8, *info.input_shape), dtype=np.uint8)
         images = Dataset(pixels, np.arange(8), "random", "train", tuple("0123456789"))
         network = compress(info.build(), BQNet(epochs=0, calibration_images=8, acc_bits=32), images)
-        for board, cell in zip(boards, cells, strict=True):
+        for board, config, cell in zip(boards, configs, cells, strict=True):
             try:
-                allocate(network, registry.get(board).config)
+                allocate(network, config)
             except CapacityError:
                 assert cell == "no: activations", f"{name} on {board}"
             else:
