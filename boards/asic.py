@@ -120,7 +120,7 @@ def build_asic(config: AcceleratorConfig, liberty: str | Path, directory: str | 
     mapped, path, style = _best(text, library, liberty, mhz, macros)
     arrays = compare_arrays(config, liberty, mhz=mhz, style=style)
     areas = _Areas(library, macros)
-    report = _report(config, library, macros, mapped, path, style, mhz, areas, gate)
+    report = _report(config, text, library, macros, mapped, path, style, mhz, areas, gate)
     report["arrays"] = arrays
     report["sources"] = {"liberty": Path(liberty).name, "sram": [Path(each).name for each in sram]}
     folder = Path(directory)
@@ -245,13 +245,13 @@ def _gate(library: Library) -> Cell:
     return gate
 
 
-def _report(config: AcceleratorConfig, library: Library, macros: Sequence[Macro], mapped: Mapped, path: TimingPath,
-            style: Style, mhz: float, areas: _Areas, gate: Cell) -> dict[str, Any]:
+def _report(config: AcceleratorConfig, text: str, library: Library, macros: Sequence[Macro], mapped: Mapped,
+            path: TimingPath, style: Style, mhz: float, areas: _Areas, gate: Cell) -> dict[str, Any]:
     types = mapped.types
     cells, registers, macro = areas.cells(types), areas.registers(types), areas.macro(types)
     total = sum(areas.cells(block) for block in mapped.blocks.values())
     sizes = {f"{memory.module}.{memory.name}".removeprefix("top."): memory
-             for memory in design_memories(rtlil_text(accelerator(config), name="top"))}
+             for memory in design_memories(text)}
     memories = [{"name": name, "depth": sizes[name].depth, "width": sizes[name].width,
                  "bits": sizes[name].depth * sizes[name].width, "kind": kind}
                 for name, kind in mapped.memories.items()]
