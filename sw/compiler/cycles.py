@@ -54,6 +54,8 @@ END_CYCLES = 6
 """From a pass's last pixel, out of the read multiplexer, to the layer's end: requantizer and write-back."""
 RUN_CYCLES = 20
 """Cycles of a run outside its layers."""
+SAMPLE = 8
+"""Blocks from which on the time of a layer is taken to be linear in its blocks."""
 HORIZON, TINY = 1e12, 1e-9
 """A time behind all others; words a cycle that are as good as none."""
 WATCHDOG_FACTOR = 2
@@ -308,38 +310,48 @@ def layer_cycles(layer: LayerView, work: LayerWork, images: int = 1) -> LayerCyc
     ImageError
         If the parameters are malformed.
     """
+    common = _Map.of(layer, images)
+    blocks = common.blocks
+    if blocks > 2 * SAMPLE:
+        # Each further block adds the same.
+        few, more = (_compute(layer, work, dataclasses.replace(common, blocks=n * SAMPLE)) for n in (1, 2))
+        compute = more + (blocks - 2 * SAMPLE) * (more - few) // SAMPLE
+    else:
+        compute = _compute(layer, work, common)
+    operations, terms = (sum(int(np.broadcast_to(part, layer.rows(stream)).sum()) for stream, part in enumerate(parts))
+                         for parts in (work.operations, work.terms))
+    return LayerCycles(load=_load(layer), compute=compute, operations=blocks * operations, terms=blocks * terms,
+                       codewords=sum(int(part.sum()) for part in work.codewords))
+
+
+def _compute(layer: LayerView, work: LayerWork, common: _Map) -> int:
+    """From the layer's start to its last write."""
     config, flags = layer.config, layer.flags
-    common, memory = _Map.of(layer, images), _Memory()
-    shared = Flag.SHARED_SCALE in flags
+    memory = _Memory()
     found = []
-    operations = terms = 0
     for number, (words, codes) in enumerate(zip(layer.parameters, layer.codewords, strict=True)):
         rows = layer.rows(number)
         if not rows:
             break
         count, shifts, fixed = parameter_shape(words, flags, rows)
-        issued, codewords = np.broadcast_to(work.operations[number], rows), work.codewords[number]
-        operations += common.blocks * int(issued.sum())
-        terms += common.blocks * int(np.broadcast_to(work.terms[number], rows).sum())
+        operations, codewords = np.broadcast_to(work.operations[number], rows), work.codewords[number]
         # What holds a row's end up in the row buffer: the last pass of the row before, or symbols not yet read.
-        issues = np.cumsum(common.blocks * np.maximum(issued, common.pixels * common.bytes))
+        issues = np.cumsum(common.blocks * np.maximum(operations, common.pixels * common.bytes))
         total = np.cumsum(codewords)
         held = (np.interp(total - config.row_depth, total, issues[:total.size]) * (total > config.row_depth)
                 if common.blocks == 1 else np.concatenate(([0, 0], issues))[:total.size])
         begin, decoded = _decoded(memory, config, codewords, codes.size, held)
-        found.append((issued.tolist(), np.zeros(rows, int) if Flag.RAW in flags else shifts, fixed, count // 2, begin,
-                      np.resize(decoded, rows) if decoded.size == rows else np.full(rows, decoded[0])))
+        found.append((operations.tolist(), (0 if Flag.RAW in flags else 1) * shifts, fixed, count // 2, begin,
+                      decoded if decoded.size == rows else np.full(rows, decoded[0])))
     known, streams = 1, []
-    for issued, shifts, fixed, further, begin, decoded in found:
-        if shared:
-            known = memory.later(known, 1 + int(further[0])) + FETCH_CYCLES - 1 + 3 * (further[0] > 0)
+    for rows_operations, shifts, fixed, further, begin, decoded in found:
+        if Flag.SHARED_SCALE in flags:
+            known = memory.later(known, 1 + int(further[0])) + FETCH_CYCLES - 1 + 3 * int(further[0] > 0)
             further = 0 * further
         fetches = [(w, 2 + 3 * (w > 0) + 3 * (f > 0)) for w, f in zip(fixed.tolist(), further.tolist(), strict=True)]
         known = memory.later(known, fetches[0][0]) + fetches[0][1]
-        streams.append(_Stream(common, issued, shifts.tolist(), fetches, begin, decoded.tolist(), known))
-    end = _drain(streams, common, memory)
-    return LayerCycles(load=_load(layer), compute=end + common.latency + END_CYCLES,
-                       codewords=sum(int(part.sum()) for part in work.codewords), operations=operations, terms=terms)
+        streams.append(_Stream(common, rows_operations, shifts.tolist(), fetches, begin, decoded.tolist(), known))
+    return _drain(streams, common, memory) + common.latency + END_CYCLES
 
 
 def _load(layer: LayerView) -> int:
