@@ -2,7 +2,7 @@
 
 import enum
 
-from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Elaboratable, EnableInserter, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, flipped
 from amaranth.utils import bits_for
@@ -387,7 +387,9 @@ class Sequencer(wiring.Component):
         return expired
 
     def _counters(self, m: Module, section: Value, flush: Value, flushed: Value) -> None:
-        m.submodules.counters = counters = LayerCounters(self.config, self.addr_width)
+        counters = LayerCounters(self.config, self.addr_width)
+        # Time spent paused counts for no layer.
+        m.submodules.counters = EnableInserter(~self.paused)(counters)
         m.d.comb += [
             counters.clear.eq(section < Section.DESCRIPTOR), counters.layer_number.eq(self.layer_number),
             counters.limit.eq(self.limit), counters.flush.eq(flush), flushed.eq(counters.flushed),

@@ -31,7 +31,6 @@ FILES = {
     "other.toml": "[accelerator]\nlanes_y = 4\nlanes_x = 2\nweight_depth = 2048\nact_depth = 512\n",
     "words.toml": "[accelerator]\nlanes_y = 2\nlanes_x = 2\nweight_depth = 256\nact_depth = 512\n",
     "activations.toml": "[accelerator]\nlanes_y = 2\nlanes_x = 2\nweight_depth = 2048\nact_depth = 16\n",
-    "kernel.toml": "[accelerator]\nlanes_y = 2\nlanes_x = 2\npositions = 16\n",
     "narrow.toml": "[accelerator]\nlanes_y = 2\nlanes_x = 2\nacc_width = 16\n",
     "bits.toml": "[accelerator]\nlanes_y = 2\nlanes_x = 2\nact_bits = 4\n",
     "literal.toml": "[accelerator]\nlanes_y = 2\nlanes_x = 2\nguard_bits = 0\n",
@@ -147,8 +146,6 @@ RECIPES = [
 CAPACITY = [
     Bad("compile net.swc --config words.toml -o new.swi", "model memory (weight_depth) must hold"),
     Bad("compile net.swc --config activations.toml -o new.swi", "activation memory"),
-    Bad("compile net.swc --config kernel.toml -o new.swi",
-        "layer fc: kernel and residuals take 64 positions, more than the accelerator's 16"),
     Bad("compile net.swc --config bits.toml -o new.swi", "more than the accelerator's act_bits of 4"),
     Bad("compile net.swc --config literal.toml -o new.swi", "was compressed for products that lose 0 low bits"),
     Bad("compile net.swc --config narrow.toml -o new.swi", "the accumulator could reach"),
