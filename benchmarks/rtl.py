@@ -131,18 +131,19 @@ def part(case: Case) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="shiftwright-part-") as name:
         synthesize_rtlil(rtlil_text(scan, name="top"), device, Path(name), check=False)
         cells = netlist_cells(Path(name) / "top.json")
-    own = {cell.name for cell in cells
-           if cell.kind.startswith(device.registers) and cell.name.startswith(("given", "taken", "scan_out"))}
     synthesis, done = route(PortScan(make(case.config)), device, mhz=PART_CLOCKS[device.name], seed=SEED,
                             check=not multiplies)
     figures = {**_figures(synthesis.counts), "mhz": done.mhz}
-    # Inputs that the part does not use have no flip-flop. On iCE40, one may take a logic cell of its own.
-    places = logic_cells(cells, device)
-    alone = sum(places[cell] for cell in own)
-    figures["ff"] -= len(own)
+    # On iCE40, the scan's flip-flops may take logic cells: those of inputs do, of outputs where no LUT is before them.
+    alone = 0
+    if not device.carry_luts:
+        places = logic_cells(cells, device)
+        alone = scan.inputs + sum(places[cell.name] for cell in cells if cell.kind.startswith(device.registers)
+                                  and cell.name.startswith(("taken", "scan_out")))
+    figures["ff"] -= scan.extra_ff
     figures["lut4"] -= scan.extra_lut4
     figures["lut_equivalents"] -= scan.extra_lut4 + alone
-    return {"figures": figures, "scan": {"lut4": scan.extra_lut4, "ff": len(own), "logic_cells": alone},
+    return {"figures": figures, "scan": {"lut4": scan.extra_lut4, "ff": scan.extra_ff, "logic_cells": alone},
             **_routed(synthesis, done)}
 
 

@@ -138,6 +138,8 @@ class PortScan(wiring.Component):
 
     Attributes
     ----------
+    inputs : int
+        Bits of the component's inputs.
     extra_ff, extra_lut4 : int
         Flip-flops and LUTs that the scan adds.
     """
@@ -151,7 +153,8 @@ class PortScan(wiring.Component):
         self._inputs = [value for flow, value in flat if flow == wiring.In]
         self._outputs = [value for flow, value in flat if flow == wiring.Out]
         outputs = sum(len(value) for value in self._outputs)
-        self.extra_ff = sum(len(value) for value in self._inputs) + outputs + 1
+        self.inputs = sum(len(value) for value in self._inputs)
+        self.extra_ff = self.inputs + outputs + 1
         # A tree of exclusive ors with four inputs each.
         self.extra_lut4 = -(-(max(1, outputs) - 1) // 3)
         super().__init__()
@@ -159,7 +162,8 @@ class PortScan(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.inner = self._component
-        given = Signal(max(1, sum(len(value) for value in self._inputs)))
+        # Kept, so that inputs which the component does not use are counted like the others.
+        given = Signal(max(1, sum(len(value) for value in self._inputs)), attrs={"keep": 1})
         taken = Signal(max(1, sum(len(value) for value in self._outputs)))
         m.d.sync += given.eq(Cat(self.scan_in, given))
         at = 0
