@@ -76,7 +76,8 @@ class Device:
 
 def _ecp5(name: str, title: str, size: str, luts: int, ram: int, dsp: int) -> Device:
     return Device(
-        name=name, family="ecp5", title=title, synth="synth_ecp5",
+        # Told what delay is enough, in ps, abc9 saves LUTs on paths that are quicker.
+        name=name, family="ecp5", title=title, synth="scratchpad -set abc9.D 3500\nsynth_ecp5",
         router="nextpnr-ecp5", router_args=(f"--{size}", "--package", "CABGA381", "--speed", "6"),
         pins_args=("--lpf", "top.lpf"), routed_args=("--textcfg", "top.config"),
         unconstrained=("--lpf-allow-unconstrained",), free_pins=(), packer="ecppack",
