@@ -54,6 +54,9 @@ END_CYCLES = 6
 """From a pass's last pixel, out of the read multiplexer, to the layer's end: requantizer and write-back."""
 RUN_CYCLES = 20
 """Cycles of a run outside its layers."""
+NEVER = 1 << 40
+CONTENDED_MOST = 1 << 19
+"""Codewords of a layer up to which its streams' contention for the model memory is followed cycle by cycle."""
 SAMPLE = 8
 """Blocks from which on the time of a layer is taken to be linear in its blocks."""
 HORIZON, TINY = 1e12, 1e-9
@@ -202,7 +205,8 @@ def _decoded(memory: _Memory, config: AcceleratorConfig, codewords: np.ndarray, 
     total = np.cumsum(codewords)
     # Each context begins with its window full; then a word is taken for every 16 bits.
     taken = WINDOW_WORDS * contexts + total * (max(0, words - contexts) / total[-1])
-    primed = max(memory.when(1) + contexts * (contexts + 1), memory.when(WINDOW_WORDS * contexts) + 1) + FETCH_CYCLES - 1
+    primed = FETCH_CYCLES - 1 + max(memory.when(1) + contexts * (contexts + 1),
+                                    memory.when(WINDOW_WORDS * contexts) + 1)
     begin = int(primed) + stages
     least = np.maximum(memory.when(taken) + FETCH_CYCLES - 1 + stages, begin + held)
     ends = np.maximum.accumulate(np.maximum(least - total, begin - 1)) + total
@@ -222,19 +226,24 @@ class _Stream:
         Of each row: micro-operations; shifts between its scale's terms; words of its parameters (cycles besides).
     begin : int
         When the first codeword is decoded.
-    decoded : sequence of int
+    decoded : list of int
         When each row is decoded, if the rows before do not hold it up.
     known : int
         When the first row's parameters are there.
     """
 
     def __init__(self, common: _Map, operations: Sequence[int], shifts: Sequence[int],
-                 fetches: Sequence[tuple[int, int]], begin: int, decoded: Sequence[int], known: int) -> None:
+                 fetches: Sequence[tuple[int, int]], begin: int, decoded: list[int], known: int) -> None:
         self.common = common
         self.operations, self.shifts, self.fetches = operations, shifts, fetches
         self.decoded, self.known = decoded, known
         self.row = self.block = 0
-        self.issue = max(begin + operations[0] - 1, decoded[0]) + SYMBOL_CYCLES
+        self.earliest = begin + operations[0] - 1 + SYMBOL_CYCLES
+
+    @property
+    def issue(self) -> int:
+        """When the end of row is issued."""
+        return max(self.earliest, self.decoded[self.row] + SYMBOL_CYCLES)
 
     @property
     def done(self) -> bool:
@@ -253,9 +262,9 @@ class _Stream:
 
     def drained(self, begin: int) -> bool:
         """The drain takes the pass (its last byte from ``begin`` on): go on to the next one; whether of another row."""
-        common, pixels, pace = self.common, self.common.pixels, self.pace
+        common, pixels, pace, issue = self.common, self.common.pixels, self.pace, self.issue
         if common.quick and pace == 1:
-            gate = max(self.issue + 1, self.known) + pixels
+            gate = max(issue + 1, self.known) + pixels
         elif pace == 1:
             gate = begin + 2 + (pixels - 1) // RELEASE_PIXELS * RELEASE_PIXELS
         else:
@@ -266,31 +275,117 @@ class _Stream:
             self.row, self.block = self.row + 1, 0
             if self.done:
                 return False
-            gate = max(gate, self.decoded[self.row] + SYMBOL_CYCLES)
-        self.issue = max(self.issue + self.operations[self.row], gate)
+        self.earliest = max(issue + self.operations[self.row], gate)
         return turned
 
 
-def _drain(streams: list[_Stream], common: _Map, memory: _Memory) -> int:
-    """Issue and drain all passes of a layer; returns when the last pixel leaves its lane."""
-    free = end = turn = 0
-    reader = max(stream.known for stream in streams)
-    waiting = dict(enumerate(streams))
-    while waiting:
-        at = max(free, min(stream.full for stream in waiting.values()))
+class _Drain:
+    """The one drain: passes of all streams in turn."""
+
+    def __init__(self, common: _Map, streams: Sequence[_Stream]) -> None:
+        self.common = common
+        self.waiting = dict(enumerate(streams))
+        self.free = self.end = self.turn = 0
+
+    def take(self, at: int) -> tuple[int, bool]:
+        """Begin the pass whose turn it is; which stream's, and whether that needs another row's parameters."""
         # In turn, from the one behind the last.
-        turn = min((number for number, stream in waiting.items() if stream.full <= at), key=lambda n: (n <= turn, n))
-        stream = waiting[turn]
-        span = max(common.pixels * stream.pace + 1, SPACING)
-        begin = at + (common.bytes - 1) * span
-        free, end = begin + span, begin + common.pixels * stream.pace
-        if stream.drained(begin):
+        turn = min((n for n, stream in self.waiting.items() if stream.full <= at), key=lambda n: (n <= self.turn, n))
+        stream, pixels = self.waiting[turn], self.common.pixels
+        span = max(pixels * stream.pace + 1, SPACING)
+        begin = at + (self.common.bytes - 1) * span
+        self.turn, self.free, self.end = turn, begin + span, begin + pixels * stream.pace
+        self.asked = begin + self.common.latency + 1
+        turned = stream.drained(begin)
+        if stream.done:
+            del self.waiting[turn]
+        return turn, turned
+
+
+def _run(streams: list[_Stream], common: _Map, memory: _Memory) -> int:
+    """Issue and drain all passes of a layer; returns when the last pixel leaves its lane."""
+    drain, reader = _Drain(common, streams), max(stream.known for stream in streams)
+    while drain.waiting:
+        turn, turned = drain.take(max(drain.free, min(stream.full for stream in drain.waiting.values())))
+        if turned:
+            stream = streams[turn]
             words, besides = stream.fetches[stream.row]
-            reader = max(reader, begin + common.latency + 1)
-            reader = stream.known = memory.later(reader, words) + besides
-        elif stream.done:
-            del waiting[turn]
-    return end
+            reader = stream.known = memory.later(max(reader, drain.asked), words) + besides
+    return drain.end
+
+
+class _Decoder:
+    """A decoder as the cycles go by: for streams that together want more words than there are."""
+
+    def __init__(self, config: AcceleratorConfig, codewords: np.ndarray, words: int) -> None:
+        self.contexts, self.depth = config.interleave, config.row_depth
+        self.fifo, self.stages = FIFO_WORDS[self.contexts], 2 if self.contexts == 1 else 4
+        self.ends = np.cumsum(codewords).tolist()
+        self.rate = max(0, words - self.contexts) / self.ends[-1]
+        self.priming = self.contexts * (self.contexts + 1)
+        self.fetched = self.there = self.taken = self.done = self.row = 0
+        self.running = True
+
+    def step(self, at: int, stream: _Stream) -> None:
+        """One cycle."""
+        if self.there == self.taken:
+            return
+        if self.priming:
+            self.taken += self.priming % (self.contexts + 1) < 2
+            self.priming -= 1
+            return
+        # What has been read of the present row, at most.
+        row = stream.row
+        before = self.ends[row - 1] if row else 0
+        left = max(0, stream.earliest - SYMBOL_CYCLES - at)
+        if self.done - max(before, self.ends[row] - left) >= self.depth:
+            return
+        if not self.done:
+            stream.earliest = at + self.stages + stream.operations[0] - 1 + SYMBOL_CYCLES
+        self.done += 1
+        self.taken = WINDOW_WORDS * self.contexts + int(self.done * self.rate)
+        if self.done == self.ends[self.row]:
+            stream.decoded[self.row] = at + self.stages
+            self.row += 1
+            self.running = self.row < len(self.ends)
+
+
+def _run_contended(streams: list[_Stream], common: _Map, decoders: list[_Decoder]) -> int:
+    """As :func:`_run`, cycle by cycle: decoders before parameters, the first ones before the last."""
+    drain = _Drain(common, streams)
+    arriving: list[_Decoder | None] = [None] * (FETCH_CYCLES - 1)
+    wanted: list[_Stream] = list(streams)
+    reader = left = at = 0
+    for stream in streams:
+        stream.known = NEVER
+    fetching: _Stream | None = None
+    while drain.waiting:
+        at += 1
+        granted = next((d for d in decoders if d.running and d.fetched - d.taken < d.fifo), None)
+        if granted:
+            granted.fetched += 1
+        elif left and fetching:
+            left -= 1
+        arriving.append(granted)
+        arrived = arriving.pop(0)
+        if arrived:
+            arrived.there += 1
+        if fetching and not left:
+            reader = at + fetching.fetches[fetching.row][1]
+            fetching.known, fetching = reader, None
+        if fetching is None and wanted and at >= reader:
+            fetching = min(wanted, key=streams.index)
+            wanted.remove(fetching)
+            left = fetching.fetches[fetching.row][0]
+        for decoder, stream in zip(decoders, streams, strict=True):
+            if decoder.running:
+                decoder.step(at, stream)
+        if at >= drain.free and any(stream.full <= at for stream in drain.waiting.values()):
+            turn, turned = drain.take(at)
+            if turned:
+                streams[turn].known = NEVER
+                wanted.append(streams[turn])
+    return drain.end
 
 
 def layer_cycles(layer: LayerView, work: LayerWork, images: int = 1) -> LayerCycles:
@@ -351,7 +446,14 @@ def _compute(layer: LayerView, work: LayerWork, common: _Map) -> int:
         fetches = [(w, 2 + 3 * (w > 0) + 3 * (f > 0)) for w, f in zip(fixed.tolist(), further.tolist(), strict=True)]
         known = memory.later(known, fetches[0][0]) + fetches[0][1]
         streams.append(_Stream(common, rows_operations, shifts.tolist(), fetches, begin, decoded.tolist(), known))
-    return _drain(streams, common, memory) + common.latency + END_CYCLES
+    size = sum(int(part.sum()) for part in work.codewords)
+    if common.blocks > 1 or config.streams == 1 or Flag.SHARED_ROW in flags or size > CONTENDED_MOST:
+        return _run(streams, common, memory) + common.latency + END_CYCLES
+    decoders = []
+    for stream, codewords, codes in zip(streams, work.codewords, layer.codewords, strict=False):
+        decoders.append(_Decoder(config, codewords, codes.size))
+        stream.decoded = [NEVER] * codewords.size
+    return _run_contended(streams, common, decoders) + common.latency + END_CYCLES
 
 
 def _load(layer: LayerView) -> int:
