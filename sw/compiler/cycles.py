@@ -17,7 +17,7 @@ import numpy as np
 from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import ImageError
 from ...hw.arch.image import WATCHDOG_UNIT, Flag, OpKind
-from ..codec.bitstream import WINDOW_WORDS, decode_stream
+from ..codec.bitstream import WINDOW_WORDS, WORD_BITS, decode_stream
 from ..codec.huffman import CanonicalCode
 from .descriptor import LayerView
 from .parameters import parameter_shape
@@ -108,11 +108,14 @@ class LayerWork:
         Micro-operations.
     terms : tuple of arrays
         Micro-operations with a term.
+    symbols : tuple of uint8 arrays
+        The codewords' symbols.
     """
 
     codewords: tuple[np.ndarray, ...]
     operations: tuple[np.ndarray, ...]
     terms: tuple[np.ndarray, ...]
+    symbols: tuple[np.ndarray, ...]
 
     @classmethod
     def of(cls, symbols: Sequence[np.ndarray], dictionary: np.ndarray, eor: int) -> "LayerWork":
@@ -134,7 +137,7 @@ class LayerWork:
             found.append((np.diff(ends, prepend=-1), *(np.diff(np.cumsum(part[stream])[ends], prepend=0)
                                                        for part in (sizes, terms))))
         codewords, operations, with_term = zip(*found, strict=True)
-        return cls(codewords=codewords, operations=operations, terms=with_term)
+        return cls(codewords=codewords, operations=operations, terms=with_term, symbols=tuple(symbols))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -210,7 +213,7 @@ def _decoded(memory: _Memory, config: AcceleratorConfig, codewords: np.ndarray, 
     begin = int(primed) + stages
     least = np.maximum(memory.when(taken) + FETCH_CYCLES - 1 + stages, begin + held)
     ends = np.maximum.accumulate(np.maximum(least - total, begin - 1)) + total
-    times = np.concatenate(([0, memory.when(ahead), primed], ends - stages))
+    times: np.ndarray = np.concatenate((np.array([0, memory.when(ahead), primed]), ends - stages))
     fetched = np.concatenate(([0, ahead, ahead + WINDOW_WORDS * contexts], ahead + taken))
     memory.take(np.maximum.accumulate(np.maximum(times, memory.when(fetched))), fetched)
     return begin, ends.astype(np.int64)
@@ -317,11 +320,14 @@ def _run(streams: list[_Stream], common: _Map, memory: _Memory) -> int:
 class _Decoder:
     """A decoder as the cycles go by: for streams that together want more words than there are."""
 
-    def __init__(self, config: AcceleratorConfig, codewords: np.ndarray, words: int) -> None:
+    def __init__(self, config: AcceleratorConfig, codewords: np.ndarray, lengths: np.ndarray) -> None:
         self.contexts, self.depth = config.interleave, config.row_depth
         self.fifo, self.stages = FIFO_WORDS[self.contexts], 2 if self.contexts == 1 else 4
         self.ends = np.cumsum(codewords).tolist()
-        self.rate = max(0, words - self.contexts) / self.ends[-1]
+        # A word is taken where a context's bits pass the end of one.
+        bits = np.concatenate((lengths, np.zeros(-lengths.size % self.contexts, np.int64))).reshape(-1, self.contexts)
+        words = np.cumsum(bits, axis=0) // WORD_BITS
+        self.takes = np.diff(words, axis=0, prepend=0).ravel().tolist()
         self.priming = self.contexts * (self.contexts + 1)
         self.fetched = self.there = self.taken = self.done = self.row = 0
         self.running = True
@@ -342,8 +348,8 @@ class _Decoder:
             return
         if not self.done:
             stream.earliest = at + self.stages + stream.operations[0] - 1 + SYMBOL_CYCLES
+        self.taken += self.takes[self.done]
         self.done += 1
-        self.taken = WINDOW_WORDS * self.contexts + int(self.done * self.rate)
         if self.done == self.ends[self.row]:
             stream.decoded[self.row] = at + self.stages
             self.row += 1
@@ -450,8 +456,9 @@ def _compute(layer: LayerView, work: LayerWork, common: _Map) -> int:
     if common.blocks > 1 or config.streams == 1 or Flag.SHARED_ROW in flags or size > CONTENDED_MOST:
         return _run(streams, common, memory) + common.latency + END_CYCLES
     decoders = []
-    for stream, codewords, codes in zip(streams, work.codewords, layer.codewords, strict=False):
-        decoders.append(_Decoder(config, codewords, codes.size))
+    lengths = CanonicalCode.from_counts(layer.parts["code_table"]).lengths.astype(np.int64)
+    for stream, codewords, symbols in zip(streams, work.codewords, work.symbols, strict=False):
+        decoders.append(_Decoder(config, codewords, lengths[symbols]))
         stream.decoded = [NEVER] * codewords.size
     return _run_contended(streams, common, decoders) + common.latency + END_CYCLES
 
