@@ -446,10 +446,13 @@ def _compute(layer: LayerView, work: LayerWork, common: _Map) -> int:
                       decoded if decoded.size == rows else np.full(rows, decoded[0])))
     known, streams = 1, []
     for rows_operations, shifts, fixed, further, begin, decoded in found:
-        if Flag.SHARED_SCALE in flags:
-            known = memory.later(known, 1 + int(further[0])) + FETCH_CYCLES - 1 + 3 * int(further[0] > 0)
-            further = 0 * further
-        fetches = [(w, 2 + 3 * (w > 0) + 3 * (f > 0)) for w, f in zip(fixed.tolist(), further.tolist(), strict=True)]
+        shared = Flag.SHARED_SCALE in flags
+        fetches = [(w, 2 + 3 * (w > 0) + 3 * (f > 0)) for w, f in zip(fixed.tolist(), ((not shared) * further).tolist(),
+                                                                   strict=True)]
+        if shared:
+            # Before the first row's.
+            fetches[0] = (fetches[0][0] + 1 + int(further[0]),
+                          fetches[0][1] + FETCH_CYCLES - 1 + 3 * int(further[0] > 0))
         known = memory.later(known, fetches[0][0]) + fetches[0][1]
         streams.append(_Stream(common, rows_operations, shifts.tolist(), fetches, begin, decoded.tolist(), known))
     size = sum(int(part.sum()) for part in work.codewords)
