@@ -63,7 +63,8 @@ class BQNet(Recipe):
         Share of each layer's weights, the smallest, that is 0 for good. It grows over the first half of the epochs; in
         the second half the others are trained on.
     layers : mapping
-        ``levels``, ``zero``, ``k_min``, ``k_max``, ``prune`` of single layers, by module path.
+        ``levels``, ``zero``, ``k_min``, ``k_max``, ``prune`` of single layers, by module path; the path of a block is
+        that of all layers in it.
     act_bits : int
         Bits of an activation, 2 to 8.
     max_shift : int
@@ -182,8 +183,12 @@ class BQNet(Recipe):
         return min(max(round(CHOSEN_STEPS * self.batch / images), least), most)
 
     def level_set(self, layer: str) -> LevelSet:
-        """The level set of a layer, by module path."""
-        return self._level_set(self.layers.get(layer, {}))
+        """The level set of a layer, by module path; of the paths that lead to it, the longest wins."""
+        options: dict[str, Any] = {}
+        for path in sorted(self.layers, key=len):
+            if _leads_to(path, layer):
+                options |= self.layers[path]
+        return self._level_set(options)
 
     def run(self, model: "torch.nn.Module", graph: "Graph", train_data: "Dataset", *, seed: int,
             progress: Progress | None) -> QuantizedNetwork:
@@ -200,12 +205,19 @@ class BQNet(Recipe):
         from .lower import lower
         from .training import fine_tune
 
-        weighted = [layer.name for layer in graph.layers if layer.weight is not None]
-        for name in self.layers:
-            if name not in weighted:
-                raise ModelError(f"recipe bqnet: layers names {name!r}, which is no layer with weights; the network "
+        weighted = [layer.name for layer in graph.layers if layer.weight is not None and not layer.affine]
+        for path in self.layers:
+            if not any(_leads_to(path, name) for name in weighted):
+                raise ModelError(f"recipe bqnet: layers names {path!r}, which is no layer with weights; the network "
                                  f"has {', '.join(weighted)}")
+        for name in weighted:
+            self._check_levels(f"recipe bqnet: layer {name}", self.level_set(name))
         network = FakeQuantized(graph, self)
         fine_tune(network, model, train_data, self, seed=seed, progress=progress)
         metadata = {"recipe": self.name, "options": self.to_dict(), "seed": seed, "dataset": train_data.name}
         return lower(network, graph, self, metadata)
+
+
+def _leads_to(path: str, layer: str) -> bool:
+    """Whether a module path is a layer's, or that of a block around it."""
+    return layer == path or layer.startswith(f"{path}.")

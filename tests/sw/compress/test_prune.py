@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from shiftwright.hw.arch.errors import ModelError
 from shiftwright.sim import golden
 from shiftwright.sw.compress import compress, training
 from shiftwright.sw.compress.bqnet import BQNet, LevelSet
@@ -78,6 +79,13 @@ def test_no_gradient_reaches_a_weight_that_is_taken_out() -> None:
 def test_the_share_is_reached(epochs: int) -> None:
     recipe = BQNet(epochs=epochs, levels=3, zero=False, prune=0.75, layers={"5": {"prune": 0.9}})
     assert nonzeros(recipe) == [90, 500], f"seed {SEED}"
+
+
+def test_options_that_fit_alone_but_not_together() -> None:
+    network = nn.Sequential(nn.Sequential(nn.Conv2d(2, 20, 3)), nn.Flatten(), nn.Linear(2000, 10)).eval()
+    recipe = BQNet(epochs=0, layers={"0": {"k_min": 12, "levels": 3}, "0.0": {"k_max": 13}})
+    with pytest.raises(ModelError, match="recipe bqnet: layer 0.0: k from 12 to 13 has no room for 3 levels"):
+        compress(network, recipe, images(8), seed=SEED)
 
 
 def test_without_pruning_all_weights_stay() -> None:

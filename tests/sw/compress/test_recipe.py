@@ -38,6 +38,15 @@ def test_settings_win_and_reach_into_tables(tmp_path: Path) -> None:
     assert recipe.level_set("fc") == LevelSet(1, False, -8, 16)
 
 
+def test_the_longest_path_wins() -> None:
+    recipe = BQNet(layers={"block.1.conv": {"prune": 0.5}, "block": {"prune": 0.2, "levels": 4},
+                           "blocks": {"levels": 5}})
+    assert recipe.level_set("block.1.conv") == LevelSet(4, True, -8, 16, 0.5)
+    assert recipe.level_set("block.10.conv") == LevelSet(4, True, -8, 16, 0.2)
+    assert recipe.level_set("blocks") == LevelSet(5, True, -8, 16)
+    assert recipe.level_set("blocksmith") == LevelSet(2, True, -8, 16)
+
+
 def test_round_trip() -> None:
     recipe = BQNet(levels=4, layers={"fc": {"levels": 1}})
     assert "guard_bits" not in recipe.to_dict()
