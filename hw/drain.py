@@ -57,7 +57,9 @@ class Gate(wiring.Component):
         # one until it needs none.
         waiting, held = Signal(), Signal()
         last = Signal()
-        left = Signal.like(self.walk)
+        # Passes begin SPACING cycles apart, also those of one or two pixels.
+        short = self.config.lanes < SPACING - 1
+        left = Signal(range(SPACING - 1)) if short else Signal.like(self.walk)
         # An earlier row's parameters have not been copied.
         pending = Signal()
         known = Signal()
@@ -71,7 +73,8 @@ class Gate(wiring.Component):
         with m.If(self.release):
             m.d.sync += [self.ready.eq(1), held.eq(0)]
         with m.If(self.issue):
-            m.d.sync += [self.ready.eq(0), waiting.eq(1), last.eq(self.issue_last), left.eq(self.walk)]
+            m.d.sync += [self.ready.eq(0), waiting.eq(1), last.eq(self.issue_last),
+                         left.eq(SPACING - 2 if short else self.walk)]
         with m.If(self.clear):
             m.d.sync += [self.ready.eq(1), waiting.eq(0), held.eq(0), pending.eq(0)]
         return m

@@ -76,8 +76,8 @@ def accuracy(module: "nn.Module", dataset: Dataset, *, batch: int = 1000) -> flo
     with torch.no_grad():
         shape = module(images[:1]).shape[1:]
         if len(shape) != 1:
-            raise ModelError(f"the network gives {' x '.join(map(str, shape))} values an image, where its accuracy needs "
-                             f"one score a class; end it with nn.Flatten and nn.Linear")
+            raise ModelError(f"the network gives {' x '.join(map(str, shape))} values an image, where its accuracy "
+                             f"needs one score a class; end it with nn.Flatten and nn.Linear")
         right = sum(int((module(x).argmax(1) == y).sum())
                     for x, y in zip(images.split(batch), labels.split(batch), strict=True))
     module.train(was_training)

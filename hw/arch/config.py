@@ -39,7 +39,8 @@ class AcceleratorConfig:
     lanes_y, lanes_x : int
         Height and width of the output-pixel block that is computed in parallel: 1, 2, 4 or 8 each.
     streams : int
-        Weight streams, 1 to 8, each with a decoder, ``lanes_y * lanes_x`` lanes and a copy of the activations of its own.
+        Weight streams, 1 to 8, each with a decoder, ``lanes_y * lanes_x`` lanes and a copy of the activations of its
+        own.
     interleave : int
         Contexts that a stream's codewords are dealt to in turn: the pipeline stages of the decoder's loop, 1, 2 or 4.
     row_depth : int

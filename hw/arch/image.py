@@ -84,8 +84,8 @@ DESCRIPTOR: tuple[str, ...] = (
 )
 """The words of a layer descriptor, in order. After it come, in this order: for each stream a length of its parameters
 and one of its codewords (each two words, low half first); the position table (three words a position); the code table
-(``max_code_bits`` words: codewords of length 1, 2, ...); the dictionary; for each stream its parameters; for each stream
-its codewords; then the next layer's descriptor."""
+(``max_code_bits`` words: codewords of length 1, 2, ...); the dictionary; for each stream its parameters; for each
+stream its codewords; then the next layer's descriptor."""
 DESCRIPTOR_WORDS = len(DESCRIPTOR)
 LENGTH_WORDS = 4
 """Words of the lengths of one stream."""
@@ -94,7 +94,8 @@ WATCHDOG_UNIT = 4096
 
 POSITION_WORDS = 3
 """Words of a position: offset; residues and edges at the top and left (:data:`RESIDUE_BITS`, :data:`EDGE_BITS`):
-``residue_y | residue_x << 3 | first_y << 6 | first_x << 10``; edges at the bottom and right: ``last_y | last_x << 4``."""
+``residue_y | residue_x << 3 | first_y << 6 | first_x << 10``; edges at the bottom and right:
+``last_y | last_x << 4``."""
 RESIDUE_BITS, EDGE_BITS = 3, 4
 COORDINATE_BITS = 12
 """Most bits of an output coordinate; an accelerator may have fewer (``map_bits``)."""
@@ -144,9 +145,9 @@ class MicroOp:
         return self.kind | self.last << 2 | self.shift << 3 | self.pre << 7 | self.post << 13
 
 
-# Scale words (see docs/image.md): the first holds the final shift and the number of further scale terms; each word after
-# it holds up to two further terms of 8 bits: bits 4:0 right shift before it, bit 5 sign. The first term is positive (the
-# compiler negates the row's weights otherwise).
+# Scale words (see docs/image.md): the first holds the final shift and the number of further scale terms; each word
+# after it holds up to two further terms of 8 bits: bits 4:0 right shift before it, bit 5 sign. The first term is
+# positive (the compiler negates the row's weights otherwise).
 SCALE_SHIFT_BITS = 5
 SCALE_EXTRA_AT = 6
 SCALE_EXTRA_MAX = 3

@@ -3,8 +3,8 @@
 Given: ``image`` (bytes of a ``.swi``), ``inputs`` (N, C, H, W), ``expected_<k>`` (N, C, H, W) for each layer k that is
 compared, ``names`` (of the layers), ``per_layer``, ``limit`` (cycles a layer may take), ``batch`` (images that share a
 run of the tail).
-Returns: ``cycles`` (of each image; of each batch when ``batch`` > 1), ``layer_cycles`` (the same, by layer; zeros unless
-``per_layer``), ``counters`` (the same, by layer and :class:`~shiftwright.hw.arch.bus.Counter`; zeros when the
+Returns: ``cycles`` (of each image; of each batch when ``batch`` > 1), ``layer_cycles`` (the same, by layer; zeros
+unless ``per_layer``), ``counters`` (the same, by layer and :class:`~shiftwright.hw.arch.bus.Counter`; zeros when the
 accelerator has none), ``compared`` (values).
 """
 
@@ -203,7 +203,7 @@ class Measured:
 
 async def run_part(dut: Any, driver: HarnessDriver, image: Image, control: int, part: range, images: Sequence[int],
                    expected: Expectation, measured: Measured) -> None:
-    """Start the loaded model, whose inputs are written, and compare the layers of ``part`` for the images of the run."""
+    """Start the loaded model, whose inputs are written, and compare the layers of ``part`` for the run's images."""
     names = list(expected.outputs)
     dut.pause.value = int(expected.per_layer)
     await driver.control(control)

@@ -13,10 +13,10 @@ from .dictionary import choose_phrases, spell
 from .huffman import CanonicalCode, code_lengths
 from .phrases import BUILDERS, EOR, LayerTaps, Phrases
 
-__all__ = ["EncodedLayer", "encode_layer", "shared_row"]
+__all__ = ["REPLAYED_TOLERANCE", "TOLERANCE", "EncodedLayer", "encode_layer", "shared_row"]
 
-TOLERANCE = 1 / 32
-"""How much larger than the smallest a layer may be, to take fewer cycles."""
+TOLERANCE, REPLAYED_TOLERANCE = 1 / 32, 1 / 8
+"""How much larger than the smallest a layer may be, to take fewer cycles; where each row is replayed."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -85,7 +85,7 @@ class EncodedLayer:
 
 
 def encode_layer(indices: np.ndarray, codebook: tuple[tuple[Term, ...], ...], *, channels: int,
-                 max_code_bits: int, dict_depth: int) -> EncodedLayer:
+                 max_code_bits: int, dict_depth: int, tolerance: float = TOLERANCE) -> EncodedLayer:
     """Encode a layer in the alphabet with the fewest cycles of those that make it nearly as small as the smallest.
 
     Parameters
@@ -100,6 +100,8 @@ def encode_layer(indices: np.ndarray, codebook: tuple[tuple[Term, ...], ...], *,
         Longest codeword (``AcceleratorConfig.max_code_bits``).
     dict_depth : int
         Most micro-operations of the dictionary (``AcceleratorConfig.dict_depth``).
+    tolerance : float
+        How much larger than the smallest it may be, to take fewer cycles.
 
     Returns
     -------
@@ -127,10 +129,10 @@ def encode_layer(indices: np.ndarray, codebook: tuple[tuple[Term, ...], ...], *,
             f"entries, {dict_depth} micro-operations and codewords of {max_code_bits} bits; use fewer weight levels or "
             f"raise max_code_bits or dict_depth")
     # The search leaves out the trimmed ends of rows: make all that can win, to compare them.
-    limit = (1 + 2 * TOLERANCE) * min(bits for bits, _, _ in found) + 64
+    limit = (1 + 2 * tolerance) * min(bits for bits, _, _ in found) + 64
     made = [_assemble(phrases, kept, max_code_bits) for bits, phrases, kept in found if bits <= limit]
     smallest = min(encoded.bits for encoded in made)
-    return min((encoded for encoded in made if encoded.bits <= (1 + TOLERANCE) * smallest),
+    return min((encoded for encoded in made if encoded.bits <= (1 + tolerance) * smallest),
                key=lambda encoded: (int(encoded.cycles_per_row.sum()), encoded.bits))
 
 

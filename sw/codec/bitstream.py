@@ -124,16 +124,16 @@ def encode_stream(symbols: np.ndarray, code: CanonicalCode, contexts: int) -> np
         ends[context::contexts] = np.cumsum(lengths[context::contexts])
     crossed = np.flatnonzero(ends // WORD_BITS != (ends - lengths) // WORD_BITS)
     initial = np.arange(WINDOW_WORDS * contexts)
-    context = np.concatenate((initial // WINDOW_WORDS, crossed % contexts))
+    owner = np.concatenate((initial // WINDOW_WORDS, crossed % contexts))
     number = np.concatenate((initial % WINDOW_WORDS, ends[crossed] // WORD_BITS + WINDOW_WORDS - 1))
     parts = [encode(symbols[n::contexts], code) for n in range(contexts)]
     sizes = np.array([part.size for part in parts])
     starts = np.cumsum(sizes) - sizes
-    held = number < sizes[context]
+    held = number < sizes[owner]
     last = int(np.flatnonzero(held)[-1]) + 1 if held.any() else 0
     words = np.zeros(last, dtype=np.uint16)
     held = held[:last]
-    words[held] = np.concatenate(parts)[(starts[context] + number)[:last][held]]
+    words[held] = np.concatenate(parts)[(starts[owner] + number)[:last][held]]
     return words
 
 

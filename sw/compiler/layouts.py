@@ -115,9 +115,9 @@ def plan(network: QuantizedNetwork, config: AcceleratorConfig, tail: int) -> Lay
             wanted.setdefault(places[tensor.name][0], []).append(phases)
     tight = {}
     for name, spec in specs.items():
-        phases = (1, 1) if name in vectors else agree(wanted.get(places[name][0], ()))
-        assert phases is not None, "lowering leaves tensors whose readers agree"
-        tight[name] = TensorPlacement.of(spec, config, phases=phases, vector=name in vectors)
+        agreed = (1, 1) if name in vectors else agree(wanted.get(places[name][0], ()))
+        assert agreed is not None, "lowering leaves tensors whose readers agree"
+        tight[name] = TensorPlacement.of(spec, config, phases=agreed, vector=name in vectors)
     steps = _steps(network, config, tail, tight, places)
     placements = {name: dataclasses.replace(place, base=places[name][1], col_step=steps[name][0],
                                             row_step=steps[name][1]) for name, place in tight.items()}

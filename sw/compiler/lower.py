@@ -7,6 +7,9 @@ Three things the array can't do are rewritten with what it can do:
 * a grouped convolution whose groups can't be dealt to the streams evenly becomes one with a single group, whose other
   weights are 0;
 * a concatenation that nobody reads goes.
+
+And what it does slowly with what it does fast: a scale of several terms, which the drain takes a cycle a bit for, goes
+into the weights of a layer that has one a channel (a normalization).
 """
 
 import dataclasses
@@ -15,6 +18,7 @@ import numpy as np
 
 from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import CapacityError
+from ...hw.arch.image import ENTRY_OPS_MAX
 from ..network import Concat, Layer, QuantizedNetwork, TensorSpec, Term
 from .layouts import agree, demand, roots
 from .streams import dealable
@@ -38,7 +42,8 @@ def lower(network: QuantizedNetwork, config: AcceleratorConfig) -> QuantizedNetw
         If a grouped convolution needs a zero in a codebook that is full.
     """
     network = _relay(_separate(_prune(network)))
-    return dataclasses.replace(network, layers=tuple(_densify(layer, config) for layer in network.layers))
+    layers = (_unscale(layer, network, config) for layer in network.layers)
+    return dataclasses.replace(network, layers=tuple(_densify(layer, config) for layer in layers))
 
 
 def _prune(network: QuantizedNetwork) -> QuantizedNetwork:
@@ -121,6 +126,49 @@ def _relay(network: QuantizedNetwork) -> QuantizedNetwork:
             dataclasses.replace(residual, source=other)
             for residual, other in zip(step.residuals, others, strict=True))))
     return copies.result()
+
+
+def _unscale(layer: Layer, network: QuantizedNetwork, config: AcceleratorConfig) -> Layer:
+    """One scale term in place of several, for a layer of one weight an output channel.
+
+    With ``floor((w x + b) S + h) / 2**s)`` for the output, w S = A 2**g and h for half of 2**s, the floors can be
+    nested: it is ``floor((A x + floor((b S + h) / 2**g)) / 2**(s - g))``.
+    """
+    if (layer.op != "conv" or layer.raw or layer.residuals or layer.kernel != (1, 1) or layer.indices is None
+            or not layer.source.channels == layer.groups == layer.target.channels
+            or network.guard_bits != network.max_shift or max(len(terms) for terms in layer.scale) == 1):
+        return layer
+    codebook: dict[tuple[Term, ...], int] = {}
+    indices, bias, shift = [], [], []
+    reach = max(abs(value) for value in layer.source.range)
+    for weight, terms, offset, places in zip(layer.values.ravel().tolist(), layer.scale, layer.bias.tolist(),
+                                             layer.shift.tolist(), strict=True):
+        scale = sum(-(1 << term.shift) if term.neg else 1 << term.shift for term in terms)
+        product = weight * scale
+        spare = min(places, (product & -product).bit_length() - 1) if product else places
+        entry = tuple(_spelled(product >> spare, network.max_shift))
+        rest = places - spare
+        bias.append((offset * scale + (1 << places >> 1) >> spare) - (1 << rest >> 1))
+        shift.append(rest)
+        indices.append(codebook.setdefault(entry, len(codebook)))
+        if len(entry) > ENTRY_OPS_MAX or reach * abs(product >> spare) + abs(bias[-1]) >= 1 << config.acc_width - 1:
+            return layer
+    return dataclasses.replace(
+        layer, codebook=tuple(codebook), indices=np.array(indices, np.uint8).reshape(layer.indices.shape),
+        scale=((Term(False, 0),),) * len(bias), shift=np.array(shift, np.int64), bias=np.array(bias, np.int64))
+
+
+def _spelled(value: int, max_shift: int) -> list[Term]:
+    """Terms that add up to an integer: its canonical signed digits; greater ones as several of the greatest."""
+    terms, place = [], 0
+    while value:
+        if value & 1:
+            digit = 2 - (value & 3)
+            terms += [Term(digit < 0, min(place, max_shift))] * (1 << max(0, place - max_shift))
+            value -= digit
+        value >>= 1
+        place += 1
+    return terms
 
 
 def _densify(layer: Layer, config: AcceleratorConfig) -> Layer:

@@ -4,7 +4,7 @@ import numpy as np
 
 from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import CapacityError, ModelError
-from ..codec.alphabet import EncodedLayer, encode_layer, shared_row
+from ..codec.alphabet import REPLAYED_TOLERANCE, TOLERANCE, EncodedLayer, encode_layer, shared_row
 from ..network import Layer, Term
 from .tables import residual_offsets
 
@@ -60,18 +60,19 @@ def encode_weights(layer: Layer, pixels: np.ndarray, channels: int, negative: np
     CapacityError
         If no alphabet fits, or a row that is replayed does not fit the row buffer.
     """
+    replayed = layer.op != "conv" or layer.target.height > config.lanes_y or layer.target.width > config.lanes_x
     try:
         if layer.op == "conv":
             indices, codebook = row_taps(layer, pixels, channels, negative)
             encoded = encode_layer(indices, codebook, channels=channels, max_code_bits=config.max_code_bits,
-                                   dict_depth=config.dict_depth)
+                                   dict_depth=config.dict_depth,
+                                   tolerance=REPLAYED_TOLERANCE if replayed else TOLERANCE)
         else:
             encoded = shared_row(pixels.size, config.truncate, maximum=layer.op == "maxpool",
                                  max_code_bits=config.max_code_bits)
     except ModelError as error:
         raise type(error)(f"layer {layer.name}: {error}") from None
     longest = int(encoded.row_lengths.max())
-    replayed = layer.op != "conv" or layer.target.height > config.lanes_y or layer.target.width > config.lanes_x
     if replayed and longest > config.row_depth:
         wanted = 1 << (longest - 1).bit_length()
         raise CapacityError(f"layer {layer.name}: a row that is replayed must fit the row buffer (row_depth) of "

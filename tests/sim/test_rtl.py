@@ -77,6 +77,7 @@ def chosen_cases(config: AcceleratorConfig, seed: int) -> list[RegressionCase]:
     long = linear(rng, tensor("input", 400), "long", features=3, entries=2, terms=1, zeros=0.97)
     grouped = conv(rng, tensor("input", 6, 4, 4), "grouped", channels=9, kernel=(2, 3), groups=3, bias=0.0,
                    per_channel=False)
+    few = conv(rng, tensor("input", 2, 7, 5), "few", channels=9, kernel=(1, 1), zeros=0.9, scale_terms=1)
     one = linear(rng, tensor("input", 1), "one", features=1)
     return [
         chain("strides, dilation, groups", picture, strided, dilated, depthwise, arithmetic=arithmetic),
@@ -85,6 +86,7 @@ def chosen_cases(config: AcceleratorConfig, seed: int) -> list[RegressionCase]:
               arithmetic=arithmetic),
         chain("long runs of zeros", long.source, long, arithmetic=arithmetic),
         chain("groups without bias, one scale", grouped.source, grouped, arithmetic=arithmetic),
+        chain("rows of zeros", few.source, few, arithmetic=arithmetic),
         chain("one activation", one.source, one, arithmetic=arithmetic),
     ]
 

@@ -48,6 +48,26 @@ def test_lowered_networks_compute_the_same(seed: int) -> None:
     assert copies > 3 and dense > 0
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_a_normalization_gets_one_scale_term(rng: np.random.Generator) -> None:
+    source = tensor("input", 6, 5, 7)
+    scales = [(1, -16, 64, 512), (-1, -8, 256, 2048), (1, 4), (-1, 2), (1,), (1, 4)]
+    layer = conv(rng, source, "affine", channels=6, kernel=(1, 1), groups=6, signed=True)
+    assert layer.indices is not None
+    layer = dataclasses.replace(
+        layer, codebook=((Term(False, 4),), (Term(True, 3), Term(False, 0))), indices=layer.indices * 0 + np.array(
+            [0, 0, 1, 1, 0, 1], np.uint8).reshape(-1, 1, 1, 1), bias=rng.integers(-3000, 3000, 6),
+        scale=tuple(tuple(Term(value < 0, abs(value).bit_length() - 1) for value in scale) for scale in scales),
+        shift=np.array([14, 16, 5, 4, 2, 12]), qmin=-128, qmax=127)
+    network = QuantizedNetwork(input=source, layers=(layer,))
+    lowered = lower(network, CONFIG)
+    assert {len(terms) for terms in lowered.layers[0].scale} == {1}
+    x = random_images(network, 20)
+    expected = golden.run(network, x)
+    assert len(np.unique(expected)) > 50
+    np.testing.assert_array_equal(golden.run(lowered, x), expected)
+
+
 def test_layout_is_the_readers_stride(rng: np.random.Generator) -> None:
     source = tensor("input", 2, 12, 12)
     first = conv(rng, source, "first", channels=3, kernel=(3, 3), stride=(2, 3))
