@@ -110,7 +110,15 @@ def recipe_of(name: str) -> Recipe:
 def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     """Run a case; the full result."""
     start, cpu = time.perf_counter(), time.process_time()
-    network = compressed(case.network, case.recipe, options)
+    path = BUILD / f"{case.network}.{case.recipe}.swc"
+    kept = options.kept and path.exists()
+    network = QuantizedNetwork.load(path) if kept else compressed(case.network, case.recipe, options)
+    if kept:
+        test = load(network.metadata["dataset"], split="test", data_dir=options.data_dir)
+        found = {"accuracy": golden.accuracy(network, test), "test_images": len(test), **(
+            {} if "float_accuracy" in network.metadata else
+            {"float_accuracy": float_network(case.network, options).float_accuracy})}
+        network = dataclasses.replace(network, metadata={**network.metadata, **found})
     image = compile_(network, configuration(recipe_of(case.recipe)))
     image.save(BUILD / f"{case.network}.{case.recipe}.swi")
     size = len(image.to_bytes())
@@ -119,6 +127,7 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "wall_seconds": round(time.perf_counter() - start, 1),
         "cpu_seconds": round(time.process_time() - cpu, 1),
+        "kept": kept,
         "options": network.metadata["options"],
         "dataset": network.metadata["dataset"],
         "test_images": network.metadata["test_images"],
@@ -138,6 +147,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data-dir", help="folder that is searched first for data sets")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
+    parser.add_argument("--kept", action="store_true",
+                        help="measure the compressed networks of an earlier run, as the results then tell")
     parser.add_argument("--fresh", action="store_true", help="train the float networks anew")
     options = parser.parse_args(argv)
     options.trained = set()

@@ -12,7 +12,7 @@ from shiftwright.hw.arch.config import AcceleratorConfig
 from shiftwright.hw.arch.errors import ToolError
 from shiftwright.sim.components import COMPONENTS, check_component
 
-SMALL = {"weight_depth": 1024, "act_depth": 256}
+SMALL = {"weight_depth": 4096, "act_depth": 256}
 
 CONFIGS = {
     "4x2": AcceleratorConfig(lanes_y=4, lanes_x=2, row_depth=64, **SMALL),
