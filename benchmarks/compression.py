@@ -86,7 +86,7 @@ def float_network(name: str, options: argparse.Namespace) -> train.Checkpoint:
 
 def configuration(recipe: Recipe) -> AcceleratorConfig:
     """The default accelerator, with memory for the largest image and the recipe's arithmetic."""
-    return AcceleratorConfig(weight_depth=1 << 17, guard_bits=getattr(recipe, "guard_bits", None))
+    return AcceleratorConfig(weight_depth=1 << 17, act_depth=8192, guard_bits=getattr(recipe, "guard_bits", None))
 
 
 def compressed(name: str, recipe_name: str, options: argparse.Namespace) -> QuantizedNetwork:
