@@ -44,7 +44,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "ecp5-85f": {},
     "ecp5-25f": {"weight_depth": 16384},
     "up5k": ICEBREAKER,
-    "hx8k": {**ICEBREAKER, "weight_memory": "block", "weight_depth": 2048, "dict_depth": 256},
+    "hx8k": {**ICEBREAKER, "weight_memory": "block", "weight_depth": 1024, "dict_depth": 256, "act_depth": 512},
     "gw2a-18": {"weight_depth": 16384},
 }
 """What a device's accelerators have other than the default."""
