@@ -43,7 +43,8 @@ ICEBREAKER = get("icebreaker").config.changes
 CONFIGS: dict[str, dict[str, Any]] = {
     "ecp5-85f": {},
     "ecp5-25f": {"weight_depth": 16384},
-    "up5k": ICEBREAKER,
+    # Narrow enough for 4 x 4 lanes.
+    "up5k": {**ICEBREAKER, "act_depth": 512, "acc_width": 18, "max_code_bits": 9},
     "hx8k": {**ICEBREAKER, "weight_memory": "block", "weight_depth": 1024, "dict_depth": 256, "act_depth": 512},
     "gw2a-18": {"weight_depth": 16384},
 }
