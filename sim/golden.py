@@ -19,6 +19,7 @@ import numpy as np
 
 from ..hw.arch.errors import ModelError
 from ..sw.network import Concat, Layer, QuantizedNetwork, Residual, TensorSpec, Term
+from ..sw.terms import term_sum
 
 if TYPE_CHECKING:
     import torch
@@ -288,7 +289,7 @@ def _rescale_big(layer: Layer, total: "torch.Tensor", terms: tuple[Term, ...], s
     """As :func:`_rescale`, with Python's integers, for scales that don't fit 64 bits."""
     import torch
 
-    scale = sum(-(1 << term.shift) if term.neg else 1 << term.shift for term in terms)
+    scale = term_sum(terms)
     half = 1 << shift >> 1
     values = [min(max((value * scale + half) >> shift, layer.qmin), layer.qmax) for value in total.flatten().tolist()]
     return torch.tensor(values, dtype=torch.int64).reshape(total.shape)

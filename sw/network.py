@@ -12,22 +12,16 @@ This is what a recipe makes, what the compiler takes, and what the golden model 
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
 from ..hw.arch.errors import ModelError
+from .terms import Term, term_sum
 
 __all__ = ["Concat", "IntegerTensor", "Layer", "QuantizedNetwork", "Residual", "Term", "TensorSpec"]
 
 ACTIVATION_BITS = 8
-
-
-class Term(NamedTuple):
-    """A signed power of two, ``(-1)**neg * 2**shift``."""
-
-    neg: bool
-    shift: int
 
 
 class IntegerTensor:
@@ -243,8 +237,7 @@ class Layer:
     def values(self) -> np.ndarray:
         """Integer weights (before truncation), int64, in the shape of :attr:`indices`."""
         assert self.indices is not None
-        table = np.array([sum(-(1 << t.shift) if t.neg else 1 << t.shift for t in entry)
-                          for entry in self.codebook], dtype=np.int64)
+        table = np.array([term_sum(entry) for entry in self.codebook], dtype=np.int64)
         return table[self.indices]
 
 

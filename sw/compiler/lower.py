@@ -20,6 +20,7 @@ from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import CapacityError
 from ...hw.arch.image import ENTRY_OPS_MAX
 from ..network import Concat, Layer, QuantizedNetwork, TensorSpec, Term
+from ..terms import power_terms, signed_digits, term_sum
 from .layouts import agree, demand, roots
 from .streams import dealable
 
@@ -143,10 +144,11 @@ def _unscale(layer: Layer, network: QuantizedNetwork, config: AcceleratorConfig)
     reach = max(abs(value) for value in layer.source.range)
     for weight, terms, offset, places in zip(layer.values.ravel().tolist(), layer.scale, layer.bias.tolist(),
                                              layer.shift.tolist(), strict=True):
-        scale = sum(-(1 << term.shift) if term.neg else 1 << term.shift for term in terms)
+        scale = term_sum(terms)
         product = weight * scale
         spare = min(places, (product & -product).bit_length() - 1) if product else places
-        entry = tuple(_spelled(product >> spare, network.max_shift))
+        entry = tuple(term for digit in signed_digits(product >> spare)
+                      for term in power_terms(digit.shift, network.max_shift, digit.neg))
         rest = places - spare
         bias.append((offset * scale + (1 << places >> 1) >> spare) - (1 << rest >> 1))
         shift.append(rest)
@@ -156,19 +158,6 @@ def _unscale(layer: Layer, network: QuantizedNetwork, config: AcceleratorConfig)
     return dataclasses.replace(
         layer, codebook=tuple(codebook), indices=np.array(indices, np.uint8).reshape(layer.indices.shape),
         scale=((Term(False, 0),),) * len(bias), shift=np.array(shift, np.int64), bias=np.array(bias, np.int64))
-
-
-def _spelled(value: int, max_shift: int) -> list[Term]:
-    """Terms that add up to an integer: its canonical signed digits; greater ones as several of the greatest."""
-    terms, place = [], 0
-    while value:
-        if value & 1:
-            digit = 2 - (value & 3)
-            terms += [Term(digit < 0, min(place, max_shift))] * (1 << max(0, place - max_shift))
-            value -= digit
-        value >>= 1
-        place += 1
-    return terms
 
 
 def _densify(layer: Layer, config: AcceleratorConfig) -> Layer:

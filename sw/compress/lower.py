@@ -9,10 +9,10 @@ import torch
 from ...hw.arch.errors import OverflowProofError
 from ..frontend.graph import INPUT, FloatConcat, Graph
 from ..network import Concat, Layer, QuantizedNetwork, Residual, TensorSpec, Term
+from ..terms import power_terms
 from .bqnet import BQNet
 from .fakequant import AffineLayer, ConvLayer, FakeQuantized, PoolLayer, QuantizedLayer
 from .quantizers import ActivationQuantizer, round_half_up
-from .scales import power_terms
 
 __all__ = ["lower"]
 

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from ...hw.arch.errors import ModelError
 from ..frontend.graph import FloatLayer, FloatResidual
-from ..network import Term
+from ..terms import Term, term_sum
 from .bqnet import BQNet
 from .quantizers import ActivationQuantizer, FixedPoint, PowerOfTwo, round_half_up, straight_through
 from .scales import power_sum, reciprocal
@@ -261,8 +261,7 @@ class AffineLayer(_Joining):
         self.register_buffer("signs", torch.tensor(factors).sign().float())
         self.scales = [power_sum(abs(Fraction(factor))) if factor else ((Term(False, 0),), 0)
                        for factor in factors.tolist()]
-        values = [sum(-(1 << term.shift) if term.neg else 1 << term.shift for term in terms) * 2.0**-shift
-                  for terms, shift in self.scales]
+        values = [term_sum(terms) * 2.0**-shift for terms, shift in self.scales]
         self.register_buffer("scale_values", torch.tensor(values, dtype=torch.float64))
         self.register_buffer("offsets", torch.tensor(layer.bias) / self.scale_values)
 
@@ -334,6 +333,6 @@ class PoolLayer(nn.Module):
                 result = self.source(result)
             return self.output(result) if layer.clamp.active else result
         padded = functional.pad(x, (left, right, top, bottom)).double()  # sum times scale may need more than 24 bits
-        scale = sum(-(1 << term.shift) if term.neg else 1 << term.shift for term in self.terms) * 2.0**-self.shift
+        scale = term_sum(self.terms) * 2.0**-self.shift
         total = functional.avg_pool2d(padded, layer.kernel, layer.stride, divisor_override=1)
         return self.output(total * scale).to(x)

@@ -3,9 +3,9 @@
 import math
 from fractions import Fraction
 
-from ..network import Term
+from ..terms import Term, signed_digits, term_sum
 
-__all__ = ["power_sum", "power_terms", "reciprocal"]
+__all__ = ["power_sum", "reciprocal"]
 
 
 def power_sum(value: Fraction, most_terms: int = 4, precision: int = 16) -> tuple[tuple[Term, ...], int]:
@@ -32,11 +32,10 @@ def power_sum(value: Fraction, most_terms: int = 4, precision: int = 16) -> tupl
     best: tuple[Fraction, int, tuple[Term, ...], int] | None = None
     for bits in range(precision + 1):
         shift = bits - magnitude
-        terms = _signed_digits(round(value * Fraction(2) ** shift))
+        terms = signed_digits(round(value * Fraction(2) ** shift))
         if not terms or terms[0].shift or len(terms) > most_terms:
             continue
-        total = sum(-(1 << term.shift) if term.neg else 1 << term.shift for term in terms)
-        candidate = (abs(total / Fraction(2) ** shift - value), len(terms), terms, shift)
+        candidate = (abs(term_sum(terms) / Fraction(2) ** shift - value), len(terms), terms, shift)
         best = candidate if best is None or candidate[:2] < best[:2] else best
     assert best is not None  # one term always fits
     return best[2], best[3]
@@ -45,22 +44,3 @@ def power_sum(value: Fraction, most_terms: int = 4, precision: int = 16) -> tupl
 def reciprocal(divisor: int) -> tuple[tuple[Term, ...], int]:
     """:func:`power_sum` of ``1 / divisor``; the shift is greater than the terms' exponents when there are several."""
     return power_sum(Fraction(1, divisor))
-
-
-def power_terms(power: int, max_shift: int) -> tuple[Term, ...]:
-    """``2**power`` as equal terms of a shift that the device has: one when ``max_shift`` is enough."""
-    shift = min(power, max_shift)
-    return (Term(False, shift),) * (1 << power - shift)
-
-
-def _signed_digits(value: int) -> tuple[Term, ...]:
-    """Canonical signed digits of a positive integer, rising."""
-    terms, shift = [], 0
-    while value:
-        if value & 1:
-            digit = 2 - (value & 3)
-            terms.append(Term(digit < 0, shift))
-            value -= digit
-        value >>= 1
-        shift += 1
-    return tuple(terms)

@@ -16,10 +16,11 @@ from shiftwright.sw.compress.bqnet import BQNet
 from shiftwright.sw.compress.calibrate import calibrate
 from shiftwright.sw.compress.fakequant import ConvLayer, FakeQuantized
 from shiftwright.sw.compress.lower import lower
-from shiftwright.sw.compress.scales import power_sum, power_terms
+from shiftwright.sw.compress.scales import power_sum
 from shiftwright.sw.frontend.capture import capture
 from shiftwright.sw.frontend.graph import Graph
 from shiftwright.sw.network import QuantizedNetwork, Term
+from shiftwright.sw.terms import power_terms
 
 SEED = 31
 SHAPE = (3, 8, 7)
