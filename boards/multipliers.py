@@ -5,8 +5,8 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..hw.arch.config import AcceleratorConfig
+from ..hw.arch.timing import READ_WORDS
 from ..hw.cells.use import select
-from ..hw.lanes import READ_WORDS
 
 __all__ = ["MultiplierArray", "MultiplierLane"]
 

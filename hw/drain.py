@@ -6,22 +6,15 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from .arch.config import AcceleratorConfig
-from .arch.image import SCALE_EXTRA_MAX, SCALE_SHIFT_BITS, Flag
+from .arch.image import RAW_BYTES, SCALE_EXTRA_MAX, SCALE_SHIFT_BITS, Flag
+from .arch.timing import PASS_SPACING, RELEASE_BITS, read_latency
 from .cells.use import select, shift_add
-from .lanes import read_latency
 from .layer import LayerLayout
 from .parameters import BIAS_WIDTH, ScaleLayout
 from .requantize import Requantizer
 from .writeback import WriteBack
 
 __all__ = ["Drain", "Gate"]
-
-RAW_BYTES = 4
-SPACING = 4
-"""Cycles between the beginnings of two passes, at least."""
-RELEASE_BITS = 3
-"""A stream may issue its next end of row when at most ``1 << RELEASE_BITS`` pixels are left: these are read before it
-reaches the shadows."""
 
 
 class Gate(wiring.Component):
@@ -57,9 +50,9 @@ class Gate(wiring.Component):
         # one until it needs none.
         waiting, held = Signal(), Signal()
         last = Signal()
-        # Passes begin SPACING cycles apart, also those of one or two pixels.
-        short = self.config.lanes < SPACING - 1
-        left = Signal(range(SPACING - 1)) if short else Signal.like(self.walk)
+        # Passes begin PASS_SPACING cycles apart, also those of one or two pixels.
+        short = self.config.lanes < PASS_SPACING - 1
+        left = Signal(range(PASS_SPACING - 1)) if short else Signal.like(self.walk)
         # An earlier row's parameters have not been copied.
         pending = Signal()
         known = Signal()
@@ -74,7 +67,7 @@ class Gate(wiring.Component):
             m.d.sync += [self.ready.eq(1), held.eq(0)]
         with m.If(self.issue):
             m.d.sync += [self.ready.eq(0), waiting.eq(1), last.eq(self.issue_last),
-                         left.eq(SPACING - 2 if short else self.walk)]
+                         left.eq(PASS_SPACING - 2 if short else self.walk)]
         with m.If(self.clear):
             m.d.sync += [self.ready.eq(1), waiting.eq(0), held.eq(0), pending.eq(0)]
         return m
@@ -145,7 +138,7 @@ class Drain(wiring.Component):
         active, begin, begin_byte, final = Signal(), Signal(), Signal(), Signal()
         byte, next_byte = Signal(2), Signal(2)
         next_final = ~raw | (next_byte == RAW_BYTES - 1)
-        recent = Signal(SPACING - 1)
+        recent = Signal(PASS_SPACING - 1)
         stream, next_stream = Signal(range(max(2, streams))), Signal(range(max(2, streams)))
         eligible = self._eligible(m, begin & ~begin_byte, next_stream)
         m.d.comb += begin.eq(~active & ~recent.any() & (begin_byte | eligible.any()))
@@ -222,7 +215,7 @@ class Drain(wiring.Component):
             self.w_data.eq(requantizer.o),
         ]
         m.submodules.write = write = WriteBack(config)
-        with m.If(block_at[SPACING]):
+        with m.If(block_at[PASS_SPACING]):
             m.d.sync += channel_addr[1].eq(channel_addr[0])
         m.d.comb += [
             write.clear.eq(self.clear), write.start.eq(self.start), write.layer.eq(layer), write.image.eq(self.image),

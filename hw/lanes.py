@@ -14,19 +14,10 @@ from amaranth.utils import ceil_log2
 
 from .arch.config import AcceleratorConfig
 from .arch.image import SHIFT_BITS
+from .arch.timing import READ_WORDS
 from .cells.use import select, shift_add
 
-__all__ = ["Lane", "LaneArray", "read_latency"]
-
-READ_WORDS = 16
-"""Shadows that one stage of the read multiplexer chooses from."""
-
-
-def read_latency(config: AcceleratorConfig) -> int:
-    """Cycles from ``drain_lane`` (or ``drain_shift``) to ``head``."""
-    if config.shadow_chain:
-        return 0
-    return 1 if config.lanes <= READ_WORDS else 2
+__all__ = ["Lane", "LaneArray"]
 
 
 class Lane(wiring.Component):
@@ -109,7 +100,7 @@ class LaneArray(wiring.Component):
     """All lanes of a stream, and the way their shadows are read.
 
     With ``config.shadow_chain`` the shadows are a ring that ``drain_shift`` turns, and :attr:`head` is lane 0's;
-    otherwise :attr:`head` is chosen by ``drain_lane``. :func:`read_latency` cycles lie between.
+    otherwise :attr:`head` is chosen by ``drain_lane``. :func:`.arch.timing.read_latency` cycles lie between.
 
     Members
     -------

@@ -6,6 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from .arch.config import AcceleratorConfig
+from .arch.timing import prefetch_words
 from .cells.use import shift_add
 from .fetch import FetchSignature
 
@@ -49,7 +50,7 @@ class WordReader(wiring.Component):
     def __init__(self, config: AcceleratorConfig, addr_width: int) -> None:
         self.addr_width = addr_width
         self.distributed = config.interleave == 4
-        self.depth = 16 if self.distributed else 4
+        self.depth = prefetch_words(config)
         super().__init__({
             "start": In(1), "addr": In(addr_width), "run": In(1), "limit": In(addr_width + 1),
             "word": Out(16), "valid": Out(1), "take": In(1), "overrun": Out(1), "mem": Out(FetchSignature(addr_width)),

@@ -103,6 +103,10 @@ PHASE_BITS = 4
 """Width of a number of polyphase phases: strides are at most 15."""
 
 
+RAW_BYTES = 4
+"""Byte channels that hold one raw output."""
+
+
 class OpKind(enum.IntEnum):
     """What a micro-operation does after moving the tap pointer."""
 

@@ -14,12 +14,11 @@ from typing import Any
 import cocotb
 
 from ...hw.arch.config import AcceleratorConfig
-from ...hw.arch.image import Flag
-from ...hw.lanes import read_latency
+from ...hw.arch.image import RAW_BYTES, Flag
+from ...hw.arch.timing import read_latency
 from .agents import Bench, layer_word
 from .parameters import Scale
 
-RAW_BYTES = 4
 Write = tuple[int, int, int]
 """Bank, address, value."""
 Pass = tuple[list[int], bool, bool]

@@ -6,7 +6,8 @@ from typing import Any
 import cocotb
 
 from ...hw.arch.config import AcceleratorConfig
-from ...hw.lanes import LaneArray, read_latency
+from ...hw.arch.timing import read_latency
+from ...hw.lanes import LaneArray
 from .agents import Bench, signed
 
 

@@ -6,11 +6,11 @@ import numpy as np
 
 from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import ImageError
+from ...hw.arch.image import RAW_BYTES
 
-__all__ = ["ADDRESS_MASK", "RAW_BYTES", "Banks", "Sites", "Walk", "join_raw", "place", "split_raw", "wrap"]
+__all__ = ["ADDRESS_MASK", "Banks", "Sites", "Walk", "join_raw", "place", "split_raw", "wrap"]
 
 ADDRESS_MASK = 0xFFFF
-RAW_BYTES = 4
 AGAIN = "compile the network again"
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import ConfigError, ImageError
-from .banks import RAW_BYTES, Sites, Walk, place
+from ...hw.arch.image import RAW_BYTES
+from .banks import Sites, Walk, place
 from .program import LayerProgram, read_layers
 
 __all__ = ["Placement", "Program", "read_image"]

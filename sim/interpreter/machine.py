@@ -9,9 +9,9 @@ import numpy as np
 
 from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import ImageError, ModelError
-from ...hw.arch.image import Flag
+from ...hw.arch.image import RAW_BYTES, Flag
 from .arithmetic import Lanes
-from .banks import RAW_BYTES, Banks, Sites, join_raw, place, split_raw, wrap
+from .banks import Banks, Sites, join_raw, place, split_raw, wrap
 from .file import Placement, Program, read_image
 from .program import LayerProgram
 

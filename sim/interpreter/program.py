@@ -18,11 +18,12 @@ from ...hw.arch.image import (
     MODEL_MAGIC,
     PHASE_BITS,
     POSITION_WORDS,
+    RAW_BYTES,
     RESIDUE_BITS,
     WATCHDOG_UNIT,
     Flag,
 )
-from .banks import RAW_BYTES, Walk
+from .banks import Walk
 from .parameters import RowParameters, read_parameters
 from .streams import Operations, read_code, read_operations
 

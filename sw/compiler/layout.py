@@ -4,7 +4,8 @@ import numpy as np
 
 from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import DataError
-from .placement import RAW_BYTES, TensorPlacement
+from ...hw.arch.image import RAW_BYTES
+from .placement import TensorPlacement
 
 __all__ = ["locate", "pack_activations", "unpack_activations"]
 

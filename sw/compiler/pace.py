@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...hw.arch.config import AcceleratorConfig
-from ...hw.arch.image import Flag
+from ...hw.arch.image import RAW_BYTES, Flag
+from ...hw.arch.timing import PASS_SPACING, RELEASE_BITS, prefetch_words, read_latency
 from ..codec.bitstream import WINDOW_WORDS, WORD_BITS
 from .descriptor import LayerView
-from .placement import RAW_BYTES
 
 __all__ = ["FETCH_CYCLES", "NEVER", "DecoderPace", "LayerShape", "MemoryShare", "StreamPace", "decoded_rows", "run",
            "run_contended"]
@@ -26,14 +26,6 @@ SYMBOL_CYCLES = 6
 """From a decoded symbol to its first micro-operation: row buffer and expander."""
 FINISH_CYCLES = 14
 """From an end of row to full shadows: window and lanes."""
-SPACING = 4
-"""Least cycles between two passes of the drain."""
-FIFO_WORDS = {1: 4, 2: 4, 4: 16}
-"""Words that a decoder fetches ahead, by its contexts."""
-READ_WORDS = 16
-"""Lanes that a stage of the drain's multiplexer chooses from."""
-RELEASE_PIXELS = 8
-"""A gate opens when the drain has come to the last so many pixels, where a pixel takes a cycle."""
 NEVER = 1 << 40
 """A time behind all others."""
 HORIZON, TINY = 1e12, 1e-9
@@ -64,7 +56,7 @@ class LayerShape:
             pixels = images
         return cls(blocks=-(-fields["out_h"] // config.lanes_y) * -(-fields["out_w"] // config.lanes_x), pixels=pixels,
                    bytes=RAW_BYTES if raw else 1, quick=config.streams == 1 and not raw,
-                   latency=0 if config.shadow_chain else 1 if config.lanes <= READ_WORDS else 2)
+                   latency=read_latency(config))
 
 
 class MemoryShare:
@@ -104,7 +96,7 @@ def decoded_rows(memory: MemoryShare, config: AcceleratorConfig, codewords: np.n
         Cycles, from the first codeword on, before which the row buffer has no place for a row's end.
     """
     contexts = config.interleave
-    ahead, stages = FIFO_WORDS[contexts], 2 if contexts == 1 else 4
+    ahead, stages = prefetch_words(config), 2 if contexts == 1 else 4
     total = np.cumsum(codewords)
     # Each context begins with its window full; then a word is taken for every 16 bits.
     taken = WINDOW_WORDS * contexts + total * (max(0, words - contexts) / total[-1])
@@ -169,7 +161,7 @@ class StreamPace:
         if common.quick and pace == 1:
             gate = max(issue + 1, self.known) + pixels
         elif pace == 1:
-            gate = begin + 2 + (pixels - 1) // RELEASE_PIXELS * RELEASE_PIXELS
+            gate = begin + 2 + (pixels - 1 >> RELEASE_BITS << RELEASE_BITS)
         else:
             gate = begin + pixels * pace + 1
         self.block += 1
@@ -195,7 +187,7 @@ class _Drain:
         # In turn, from the one behind the last.
         turn = min((n for n, stream in self.waiting.items() if stream.full <= at), key=lambda n: (n <= self.turn, n))
         stream, pixels = self.waiting[turn], self.common.pixels
-        span = max(pixels * stream.pace + 1, SPACING)
+        span = max(pixels * stream.pace + 1, PASS_SPACING)
         begin = at + (self.common.bytes - 1) * span
         self.turn, self.free, self.end = turn, begin + span, begin + pixels * stream.pace
         self.asked = begin + self.common.latency + 1
@@ -222,7 +214,7 @@ class DecoderPace:
 
     def __init__(self, config: AcceleratorConfig, codewords: np.ndarray, lengths: np.ndarray) -> None:
         self.contexts, self.depth = config.interleave, config.row_depth
-        self.fifo, self.stages = FIFO_WORDS[self.contexts], 2 if self.contexts == 1 else 4
+        self.fifo, self.stages = prefetch_words(config), 2 if self.contexts == 1 else 4
         self.ends = np.cumsum(codewords).tolist()
         # A word is taken where a context's bits pass the end of one.
         bits = np.concatenate((lengths, np.zeros(-lengths.size % self.contexts, np.int64))).reshape(-1, self.contexts)

@@ -5,14 +5,13 @@ import struct
 
 from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import CapacityError, ImageError
+from ...hw.arch.image import RAW_BYTES
 from ..network import IntegerTensor, TensorSpec
 
 __all__ = ["RAW_BITS", "Steps", "TensorPlacement"]
 
 RAW_BITS = 32
 """Bits of a raw output (accumulator plus bias)."""
-RAW_BYTES = 4
-"""Byte channels that hold one raw output."""
 
 _RECORD = struct.Struct("<HHHHHHBBBBbx")
 _SIGNED, _VECTOR = 1, 2
