@@ -37,7 +37,7 @@ from shiftwright.sim import golden
 from shiftwright.sim.interpreter import read_image, statistics
 from shiftwright.sim.simulate import SimulationResult, simulate
 from shiftwright.sw.compiler.compile import Compilation, compile_detailed
-from shiftwright.sw.compiler.cycles import predict, run_cycles
+from shiftwright.sw.compiler.cycles import batch_cycles, batch_runs, predict
 from shiftwright.sw.data import load
 from shiftwright.sw.network import QuantizedNetwork
 from shiftwright.sw.tools import require
@@ -111,17 +111,14 @@ def shares(compilation: Compilation, found: SimulationResult, images: int) -> di
     predicted = predict(compilation.image, images)
     conv_cycles = conv_products = conv_terms = dense_cycles = dense_codewords = products = 0
     for number, (layer, streams) in enumerate(zip(program.layers, statistics(program), strict=True)):
-        batch = Flag.BATCH in layer.flags
-        # The head runs once an image; the tail once, for all lanes that hold an image.
-        runs = 1 if batch else images
         done = sum(stream.products for stream in streams) * images
         products += done
-        if batch:
+        if Flag.BATCH in layer.flags:
             dense_codewords += sum(stream.codewords for stream in streams)
             dense_cycles += int(cycles[number]) - predicted[number].load
         elif Flag.SHARED_ROW not in layer.flags and layer.channels > 1:
             conv_products += done
-            conv_terms += runs * sum(stream.terms for stream in streams)
+            conv_terms += images * sum(stream.terms for stream in streams)
             conv_cycles += int(cycles[number])
     result = {"utilization": round(products / (int(cycles.sum()) * config.lanes * config.streams), 4)}
     if conv_cycles:
@@ -157,11 +154,8 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     # Only the writing of the counters at the end of a layer waits up to some cycles, depending on when it comes.
     if max(full) - min(full) > JITTER * len(image.layers):
         raise SystemExit(f"{case.key}: the cycles depend on the image: {found.cycles}")
-    predicted = predict(image, batch)
-    tail = [Flag.BATCH in layer.flags for layer in image.layers]
     cycles = full[0]
-    expectation = compilation.cycles if batch == 1 else run_cycles(predicted) + (batch - 1) * (
-        run_cycles([layer for layer, last in zip(predicted, tail, strict=True) if not last]) if not all(tail) else 0)
+    expectation = compilation.cycles if batch == 1 else batch_cycles(image, batch)
     counted = found.counters[0]
     return {
         **record.provenance(options.seed, (*PACKAGES, "amaranth", "cocotb"),
@@ -172,10 +166,10 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
         "image_bytes": compilation.size,
         "build_seconds": round(found.build_seconds, 1),
         "values_compared": found.values,
-        "layers": {name: {"cycles": simulated, "predicted_cycles": layer.total * (1 if last else batch),
+        "layers": {name: {"cycles": simulated, "predicted_cycles": predicted.total * batch_runs(layer, batch),
                           **{counter.name.lower(): int(counted[number, counter]) for counter in Counter}}
-                   for number, (name, layer, last, simulated) in enumerate(zip(
-                       found.layers, predicted, tail, found.layer_cycles[0], strict=True))},
+                   for number, (name, layer, predicted, simulated) in enumerate(zip(
+                       found.layers, image.layers, predict(image, batch), found.layer_cycles[0], strict=True))},
         "figures": {
             "cycles": cycles, "predicted_cycles": expectation, **({"images": batch} if case.batch else {}),
             **shares(compilation, found, batch), "macs_per_cycle": round(dense_macs(network) * batch / cycles, 2),

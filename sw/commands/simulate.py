@@ -102,11 +102,13 @@ def command(ctx: click.Context, image: Path, data: str, images: int, network: Pa
 def _layers(image: "Image", result: "SimulationResult", images: int) -> list[dict[str, Any]]:
     """What each layer's cycles were spent on, beside the prediction."""
     from ...hw.arch.bus import Counter
-    from ..compiler.cycles import predict
+    from ..compiler.cycles import batch_runs, predict
 
     rows = []
-    for number, (name, predicted) in enumerate(zip(result.layers, predict(image, images), strict=True)):
-        row: dict[str, Any] = {"layer": name, "cycles": result.layer_cycles[0][number], "predicted": predicted.total}
+    for number, (name, layer, predicted) in enumerate(zip(result.layers, image.layers, predict(image, images),
+                                                          strict=True)):
+        row: dict[str, Any] = {"layer": name, "cycles": result.layer_cycles[0][number],
+                               "predicted": predicted.total * batch_runs(layer, images)}
         if image.config.counters:
             row |= {counter.name.lower(): int(result.counters[0, number, counter]) for counter in Counter}
         rows.append(row)

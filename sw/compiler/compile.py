@@ -209,7 +209,8 @@ def _compile_layer(network: QuantizedNetwork, number: int, ranges: Mapping[str, 
     view = LayerView(config=config, fields=fields, parts=words)
     work = LayerWork.of(symbols, encoded.dictionary, encoded.eor)
     cycles = layer_cycles(view, work)
-    words["descriptor"][DESCRIPTOR.index("watchdog")] = watchdog(layer_cycles(view, work, config.lanes))
+    longest = layer_cycles(view, work, config.lanes) if batch else cycles
+    words["descriptor"][DESCRIPTOR.index("watchdog")] = watchdog(longest)
     compiled = CompiledLayer(
         name=layer.name, op=layer.op, alphabet=encoded.alphabet, entries=len(encoded.entries),
         weights=0 if layer.indices is None else layer.indices.size, cycles=cycles, proof=proof, target=target,

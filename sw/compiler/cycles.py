@@ -31,7 +31,8 @@ from .parameters import parameter_shape
 if TYPE_CHECKING:
     from ..image import Image
 
-__all__ = ["LayerCycles", "LayerWork", "layer_cycles", "predict", "run_cycles", "watchdog"]
+__all__ = ["LayerCycles", "LayerWork", "batch_cycles", "batch_runs", "layer_cycles", "predict", "run_cycles",
+           "watchdog"]
 
 SECTION_CYCLES = 5
 """Of a section of a layer's tables, besides a cycle a word: check, memory latency."""
@@ -207,6 +208,19 @@ def _load(layer: LayerView) -> int:
     sections = 4 if len(parts["dictionary"]) else 3
     return (FLUSH_CYCLES * config.counters + BOUNDARY_CYCLES + words + SECTION_CYCLES * sections
             + STREAM_CYCLES * config.streams)
+
+
+def batch_runs(layer: LayerView, images: int) -> int:
+    """How often a layer runs for a batch: a layer of the tail once, one before it once an image."""
+    return 1 if Flag.BATCH in layer.flags else images
+
+
+def batch_cycles(image: "Image", images: int) -> int:
+    """Cycles of a batch of several images: a run of the head for each, and one of the tail."""
+    tail = [Flag.BATCH in layer.flags for layer in image.layers]
+    total = sum(predicted.total * batch_runs(layer, images)
+                for layer, predicted in zip(image.layers, predict(image, images), strict=True))
+    return RUN_CYCLES * (images * (not all(tail)) + any(tail)) + total
 
 
 def run_cycles(layers: Iterable[LayerCycles]) -> int:
