@@ -40,8 +40,6 @@ class Harness(wiring.Component):
         High for a cycle after the burst's last transfer.
     pause, busy, done, layer_done
         The accelerator's.
-    run_cycles : Out(32)
-        Cycles since the start of the run in which the accelerator was busy and not held at a layer boundary.
     """
 
     def __init__(self, dut: str = "accelerator") -> None:
@@ -49,7 +47,7 @@ class Harness(wiring.Component):
         super().__init__({
             "start": In(1), "write": In(1), "addr": In(BUS_ADDR_BITS), "count": In(range(BURST_WORDS + 1)),
             "w_words": In(BUS_DATA_BITS * BURST_WORDS), "r_words": Out(BUS_DATA_BITS * BURST_WORDS), "ended": Out(1),
-            "pause": In(1), "busy": Out(1), "done": Out(1), "layer_done": Out(1), "run_cycles": Out(32),
+            "pause": In(1), "busy": Out(1), "done": Out(1), "layer_done": Out(1),
         })
 
     def elaborate(self, platform: object) -> Module:
@@ -59,7 +57,6 @@ class Harness(wiring.Component):
         bus_addr = Signal(BUS_ADDR_BITS)
         words = Signal(BUS_DATA_BITS * BURST_WORDS)
         left = Signal(range(BURST_WORDS + 1))
-        held, was_busy = Signal(), Signal()
 
         with m.FSM():
             with m.State("idle"):
@@ -91,16 +88,6 @@ class Harness(wiring.Component):
             with m.State("end"):
                 m.d.sync += self.ended.eq(0)
                 m.next = "idle"
-
-        m.d.sync += was_busy.eq(self.busy)
-        with m.If(self.layer_done):
-            m.d.sync += held.eq(self.pause)
-        with m.Elif(~self.pause):
-            m.d.sync += held.eq(0)
-        with m.If(self.busy & ~was_busy):
-            m.d.sync += self.run_cycles.eq(1)
-        with m.Elif(self.busy & ~held):
-            m.d.sync += self.run_cycles.eq(self.run_cycles + 1)
 
         m.submodules.dut = Instance(
             self._dut, i_clk=ClockSignal(), i_rst=ResetSignal(), i_bus_addr=bus_addr,

@@ -10,120 +10,50 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, flipped
 from amaranth.utils import ceil_log2
 
+from ..hw.activations import ActivationMemory
 from ..hw.arch.config import AcceleratorConfig
+from ..hw.blocks import BlockCounter
+from ..hw.decoder import CodeTable, Decoder
+from ..hw.drain import Drain
+from ..hw.expander import Expander
+from ..hw.fetch import ModelMemory
+from ..hw.front import Front
+from ..hw.lanes import Lane, LaneArray
+from ..hw.parameters import ParameterReader
+from ..hw.rowbuffer import RowBuffer
+from ..hw.sequencer import Sequencer
+from ..hw.tapgen import TapGenerator
+from ..hw.window import Window
+from ..hw.wordreader import WordReader
+from .stand import DrainStand
 
 __all__ = ["MEMORY_DEPTH", "MEMORY_PORTS", "UNITS", "Yard"]
 
 MEMORY_DEPTH, MEMORY_PORTS = 256, 5
 
 
-def _codetable(config: AcceleratorConfig) -> wiring.Component:
-    from ..hw.decoder import CodeTable
-
-    return CodeTable(config.max_code_bits)
-
-
-def _wordreader(config: AcceleratorConfig) -> wiring.Component:
-    from ..hw.wordreader import WordReader
-
-    return WordReader(config, ceil_log2(config.weight_depth))
-
-
-def _decoder(config: AcceleratorConfig) -> wiring.Component:
-    from ..hw.decoder import Decoder
-
-    return Decoder(config, ceil_log2(config.weight_depth))
-
-
-def _rowbuffer(config: AcceleratorConfig) -> wiring.Component:
-    from ..hw.rowbuffer import RowBuffer
-
-    return RowBuffer(config)
-
-
-def _expander(config: AcceleratorConfig) -> wiring.Component:
-    from ..hw.expander import Expander
-
-    return Expander(config)
-
-
-def _front(config: AcceleratorConfig) -> wiring.Component:
-    from ..hw.front import Front
-
-    return Front(config, ceil_log2(config.weight_depth))
-
-
-def _blocks(config: AcceleratorConfig) -> wiring.Component:
-    from ..hw.blocks import BlockCounter
-
-    return BlockCounter(config)
-
-
-def _tapgen(config: AcceleratorConfig) -> wiring.Component:
-    from ..hw.tapgen import TapGenerator
-
-    return TapGenerator(config)
-
-
-def _activations(config: AcceleratorConfig) -> wiring.Component:
-    from ..hw.activations import ActivationMemory
-
-    return ActivationMemory(config)
-
-
-def _window(config: AcceleratorConfig) -> wiring.Component:
-    from ..hw.window import Window
-
-    return Window(config)
-
-
-def _lane(config: AcceleratorConfig) -> wiring.Component:
-    from ..hw.lanes import Lane
-
-    return Lane(config)
-
-
-def _lanes(config: AcceleratorConfig) -> wiring.Component:
-    from ..hw.lanes import LaneArray
-
-    return LaneArray(config)
-
-
-def _parameters(config: AcceleratorConfig) -> wiring.Component:
-    from ..hw.parameters import ParameterReader
-
-    return ParameterReader(config, ceil_log2(config.weight_depth))
-
-
-def _drain(config: AcceleratorConfig) -> wiring.Component:
-    from ..hw.drain import Drain
-
-    return Drain(config)
-
-
-def _stand(config: AcceleratorConfig) -> wiring.Component:
-    from .stand import DrainStand
-
-    return DrainStand(config)
-
-
-def _sequencer(config: AcceleratorConfig) -> wiring.Component:
-    from ..hw.sequencer import Sequencer
-
-    return Sequencer(config, ceil_log2(config.weight_depth))
-
-
-def _memory(config: AcceleratorConfig) -> wiring.Component:
-    from ..hw.fetch import ModelMemory
-
-    return ModelMemory(MEMORY_DEPTH, MEMORY_PORTS, bank_words=MEMORY_DEPTH // 4)
+def _addr_width(config: AcceleratorConfig) -> int:
+    return ceil_log2(config.weight_depth)
 
 
 UNITS: dict[str, Callable[[AcceleratorConfig], wiring.Component]] = {
-    "codetable": _codetable, "wordreader": _wordreader, "decoder": _decoder, "rowbuffer": _rowbuffer,
-    "expander": _expander, "front": _front, "blocks": _blocks, "tapgen": _tapgen, "activations": _activations,
-    "window": _window, "lane": _lane, "lanes": _lanes, "parameters": _parameters, "drain": _drain, "stand": _stand,
-    "sequencer": _sequencer, "memory": _memory,
+    "codetable": lambda config: CodeTable(config.max_code_bits),
+    "wordreader": lambda config: WordReader(config, _addr_width(config)),
+    "decoder": lambda config: Decoder(config, _addr_width(config)),
+    "rowbuffer": RowBuffer,
+    "expander": Expander,
+    "front": lambda config: Front(config, _addr_width(config)),
+    "blocks": BlockCounter,
+    "tapgen": TapGenerator,
+    "activations": ActivationMemory,
+    "window": Window,
+    "lane": Lane,
+    "lanes": LaneArray,
+    "parameters": lambda config: ParameterReader(config, _addr_width(config)),
+    "drain": Drain,
+    "stand": DrainStand,
+    "sequencer": lambda config: Sequencer(config, _addr_width(config)),
+    "memory": lambda _: ModelMemory(MEMORY_DEPTH, MEMORY_PORTS, bank_words=MEMORY_DEPTH // 4),
 }
 """How each component is made."""
 

@@ -6,7 +6,7 @@ from typing import Any
 import cocotb
 
 from ...hw.activations import ActivationMemory
-from .agents import Bench
+from .agents import Bench, fill_banks
 
 READ = 2
 """Cycles from an address to the banks' reading it."""
@@ -100,12 +100,7 @@ async def windows_reach_their_lanes(dut: Any) -> None:
     """All residues, random masks, every treatment of the highest bit, with writes going on."""
     bench = await Bench.open(dut, "activations")
     config = bench.config
-    banks = [[bench.rng.getrandbits(config.act_bits) for _ in range(config.act_depth)] for _ in range(config.lanes)]
-    for bank, values in enumerate(banks):
-        bench.ports.put(w_en=1, w_bank=bank)
-        for addr, value in enumerate(values):
-            bench.ports.put(w_addr=addr, w_data=value)
-            await bench.step()
+    banks = await fill_banks(bench)
     for extend, invert in ((0, 0), (1, 0), (0, 1)):
         # Constant while a layer runs.
         col_step = bench.rng.randrange(1, config.act_depth)

@@ -17,7 +17,7 @@ from ...hw.fetch import ModelMemory
 from ..bus import start_clock
 from ..runner import bench_data
 
-__all__ = ["Agent", "Bench", "Memory", "Ports", "Scoreboard", "layer_word", "signed"]
+__all__ = ["Agent", "Bench", "Memory", "Ports", "Scoreboard", "fill_banks", "layer_word", "signed"]
 
 class Agent(Protocol):
     """Takes part in every cycle."""
@@ -199,6 +199,19 @@ def signed(value: int, bits: int) -> int:
     """The low ``bits`` bits as two's complement."""
     value &= (1 << bits) - 1
     return value - (value >> bits - 1 << bits)
+
+
+async def fill_banks(bench: Bench) -> list[list[int]]:
+    """Write random activations everywhere through the ports ``w_*``; gives them, by bank and address."""
+    config = bench.config
+    banks = [[bench.rng.getrandbits(config.act_bits) for _ in range(config.act_depth)] for _ in range(config.lanes)]
+    for bank, values in enumerate(banks):
+        bench.ports.put(w_en=1, w_bank=bank)
+        for addr, value in enumerate(values):
+            bench.ports.put(w_addr=addr, w_data=value)
+            await bench.step()
+    bench.ports.put(w_en=0)
+    return banks
 
 
 def layer_word(**fields: int) -> int:

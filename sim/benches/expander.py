@@ -45,27 +45,28 @@ class Source:
 
 
 class Sink:
-    """Checks operations; allows ends of row at random, and sees that none is issued without leave."""
+    """Takes operations, to be checked, and allows ends of row at random."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.board = Scoreboard("operation")
         self.stall = 0.0
-        self._allowed = False
+        self.allowed = False
         bench.agents.append(self)
 
     def drive(self) -> None:
-        self._allowed = not self.bench.chance(self.stall)
-        self.bench.ports.put(eor_ready=int(self._allowed))
+        self.allowed = not self.bench.chance(self.stall)
+        self.bench.ports.put(eor_ready=int(self.allowed))
 
     def sample(self) -> None:
+        """Sees that no end of row is issued without leave."""
         ports = self.bench.ports
         stalled = ports.get("stalled")
-        assert not (stalled and self._allowed), "stalled, although an end of row may be issued"
+        assert not (stalled and self.allowed), "stalled, although an end of row may be issued"
         if ports.get("op_valid"):
             word = ports.get("op")
             self.board.take((word, ports.get("op_last_x"), ports.get("op_last")))
-            assert self._allowed or word & 3 != OpKind.EOR, "an end of row was issued without leave"
+            assert self.allowed or word & 3 != OpKind.EOR, "an end of row was issued without leave"
             assert not stalled, "stalled, although an operation is issued"
 
 

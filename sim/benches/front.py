@@ -7,9 +7,9 @@ import cocotb
 
 from ...hw.arch.image import Flag, OpKind
 from ...hw.fetch import ModelMemory
-from .agents import Bench, Memory, Scoreboard, layer_word
+from .agents import Bench, Memory, layer_word
 from .codes import PrefixCode, dealt_words, random_code
-from .expander import operations, random_dictionary
+from .expander import Sink, operations, random_dictionary
 
 
 @dataclasses.dataclass
@@ -30,19 +30,12 @@ class Work:
                 for row in self.rows for y in range(self.down) for x in range(self.across) for symbol in row]
 
 
-class Sink:
-    """Lets ends of row go at random, and checks operations and counters' strobes."""
+class FrontSink(Sink):
+    """Checks the counters' strobes, too."""
 
     def __init__(self, bench: Bench) -> None:
-        self.bench, self.board = bench, Scoreboard("operation")
-        self.stall = 0.0
+        super().__init__(bench)
         self.counts = dict.fromkeys(("issue_term", "starved", "stalled"), 0)
-        self._allowed = False
-        bench.agents.append(self)
-
-    def drive(self) -> None:
-        self._allowed = not self.bench.chance(self.stall)
-        self.bench.ports.put(eor_ready=int(self._allowed))
 
     def sample(self) -> None:
         ports = self.bench.ports
@@ -57,7 +50,7 @@ class Sink:
             is_end = int(word & 3 == OpKind.EOR)
             self.board.take((word, ports.get("op_last_x"), last))
             assert strobes["issue_term"] == int(not word & 2), f"operation {word:#x}: {strobes}"
-            assert not is_end or (self._allowed and ports.get("eor_last") == last)
+            assert not is_end or (self.allowed and ports.get("eor_last") == last)
         assert ports.get("eor_issue") == is_end, f"an end of row is issued: {is_end}"
 
 
@@ -82,7 +75,7 @@ class FrontBench:
     """Loads and runs layers."""
 
     def __init__(self, bench: Bench) -> None:
-        self.bench, self.sink, self.memory = bench, Sink(bench), Memory(bench, "mem")
+        self.bench, self.sink, self.memory = bench, FrontSink(bench), Memory(bench, "mem")
 
     async def begin(self, work: Work, *, stalls: tuple[float, float], rows: int | None = None) -> None:
         """Clear, load the tables and start."""

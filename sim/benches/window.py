@@ -6,7 +6,7 @@ import cocotb
 
 from ...hw.arch.image import Flag
 from ...hw.window import Window
-from .agents import Bench, signed
+from .agents import Bench, fill_banks, signed
 from .convolutions import Issue, Shape, load, op_word, plan, random_shape
 
 
@@ -64,25 +64,14 @@ class Reader:
                 self.checked += 1
 
 
-async def fill(bench: Bench) -> list[list[int]]:
-    """Write random activations everywhere; layers lie anywhere, so addresses come around."""
-    config = bench.config
-    assert config.act_depth & config.act_depth - 1 == 0, "this bench needs an act_depth that is a power of two"
-    banks = [[bench.rng.getrandbits(config.act_bits) for _ in range(config.act_depth)] for _ in range(config.lanes)]
-    for bank, values in enumerate(banks):
-        bench.ports.put(w_en=1, w_bank=bank)
-        for addr, value in enumerate(values):
-            bench.ports.put(w_addr=addr, w_data=value)
-            await bench.step()
-    bench.ports.put(w_en=0)
-    return banks
-
-
 @cocotb.test()
 async def lanes_see_their_pixels(dut: Any) -> None:
     """Convolutions of every signedness, added or compared; between layers the host looks at the banks."""
     bench = await Bench.open(dut, "window")
-    banks = await fill(bench)
+    config = bench.config
+    # Layers lie anywhere, so addresses come around.
+    assert config.act_depth & config.act_depth - 1 == 0, "this bench needs an act_depth that is a power of two"
+    banks = await fill_banks(bench)
     for number in range(8 * bench.rounds):
         flags = (Flag(0), Flag.X_SIGNED, Flag.MAX, Flag.MAX | Flag.X_SIGNED)[number % 4]
         shape = random_shape(bench.rng, bench.config, (1, 3, 20)[number % 3])
