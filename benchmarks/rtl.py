@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import record
-from multiplier import MultiplierLane
 from synthesized import synthesized
 
 from shiftwright.boards.area import estimate
 from shiftwright.boards.devices import DEVICES, Device
 from shiftwright.boards.fit import fits
 from shiftwright.boards.flow import Routed, Synthesis, route, synthesize_rtlil
+from shiftwright.boards.multipliers import MultiplierLane
 from shiftwright.boards.netlist import Counts, logic_cells, netlist_cells
 from shiftwright.boards.registry import get
 from shiftwright.boards.serial import AcceleratorOverSerial, PortScan

@@ -57,7 +57,7 @@ def synthesized(device: Device, config: AcceleratorConfig, *, keep: bool = False
     dict
         ``device``, ``family``, ``config``, ``counts``, ``units`` (:func:`by_unit`), ``seconds``, ``rtl`` (a checksum).
     """
-    path = BUILD / f"{device.synth.replace(' ', '')}.{config.name}.{config.fingerprint:08x}.json"
+    path = BUILD / f"{re.sub(r'[^a-z0-9_]+', '-', device.synth)}.{config.name}.{config.fingerprint:08x}.json"
     before = json.loads(path.read_text()) if path.exists() else {}
     if before and keep:
         return before
