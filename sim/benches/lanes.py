@@ -128,6 +128,6 @@ async def rows_accumulate_and_are_read(dut: Any) -> None:
         await bench.strobe(restart=1)
         await bench.step(2)
         rows = Rows(bench)
-        await bench.step(300)
+        await bench.step(200 + 10 * bench.config.lanes)
         assert rows.rows >= 3 and rows.read >= 3
         bench.agents.remove(rows)

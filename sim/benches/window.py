@@ -72,6 +72,7 @@ async def lanes_see_their_pixels(dut: Any) -> None:
     # Layers lie anywhere, so addresses come around.
     assert config.act_depth & config.act_depth - 1 == 0, "this bench needs an act_depth that is a power of two"
     banks = await fill_banks(bench)
+    checked = 0
     for number in range(8 * bench.rounds):
         flags = (Flag(0), Flag.X_SIGNED, Flag.MAX, Flag.MAX | Flag.X_SIGNED)[number % 4]
         shape = random_shape(bench.rng, bench.config, (1, 3, 20)[number % 3])
@@ -80,7 +81,7 @@ async def lanes_see_their_pixels(dut: Any) -> None:
         reader.items = plan(bench.rng, shape, 100)
         limit = 2 * len(reader.items) + 200
         await bench.until(lambda reader=reader: reader.idle, limit, f"layer {number}")  # type: ignore[misc]
-        assert reader.checked, shape
+        checked += reader.checked
         bench.agents.remove(reader)
         bench.ports.put(op_valid=0)
         for _ in range(4):
@@ -88,3 +89,4 @@ async def lanes_see_their_pixels(dut: Any) -> None:
             await bench.strobe(probe=1, probe_bank=bank, probe_addr=addr)
             await bench.step(Window.PROBE_LATENCY - 1)
             assert bench.ports.get("raw") == banks[bank][addr], f"bank {bank}, address {addr}"
+    assert checked > 100 * bench.rounds, "too few lanes had a pixel"
