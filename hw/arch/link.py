@@ -90,5 +90,5 @@ class Answer(enum.IntEnum):
     """The sequence number is neither the next one nor the last."""
     BAD_OP = 4
     BAD_LENGTH = 5
-    """The payload is not ``count`` items, or a count is 0 or would take more than :data:`PAYLOAD_MAX`; or the divisor is
+    """The payload is not ``count`` items; a count is 0, or would take more than :data:`PAYLOAD_MAX`; a divisor is
     out of range."""
