@@ -17,6 +17,7 @@ from .arch.bus import (
 )
 from .arch.config import AcceleratorConfig
 from .arch.image import MODEL_MAGIC
+from .arch.timing import memory_latency
 from .drain import Drain, Gate
 from .fetch import ModelMemory
 from .front import Front
@@ -63,7 +64,7 @@ class Accelerator(wiring.Component):
         m = Module()
         config = self.config
         streams = config.streams
-        m.submodules.model = model = ModelMemory(config.weight_depth, streams + 2)
+        m.submodules.model = model = ModelMemory(config.weight_depth, streams + 2, latency=memory_latency(config))
         width = model.addr_width
         m.submodules.sequencer = sequencer = Sequencer(config, width)
         m.submodules.drain = drain = Drain(config)

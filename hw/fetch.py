@@ -6,19 +6,17 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
+from .arch.timing import BANK_WORDS
 from .cells.use import select
 
 __all__ = ["FetchSignature", "ModelMemory"]
-
-BANK_WORDS = 16384
-"""A block RAM of ECP5 is this many words of a bit, a single-port RAM of iCE40 this many of sixteen."""
 
 
 class FetchSignature(wiring.Signature):
     """A requester's view of the model memory.
 
     A word is requested in each cycle in which ``req`` and ``gnt`` are high; its data arrives with ``valid``,
-    :attr:`ModelMemory.LATENCY` cycles later, in order.
+    :attr:`ModelMemory.latency` cycles later, in order.
 
     Parameters
     ----------
@@ -43,6 +41,8 @@ class ModelMemory(wiring.Component):
         Words.
     ports : int
         Number of fetch ports; a lower index has priority.
+    latency : int
+        Cycles from a grant to its word: 3, or 4 with a register behind each bank.
     bank_words : int
         A power of two; a larger memory is made of banks of this size.
 
@@ -54,12 +54,10 @@ class ModelMemory(wiring.Component):
         Write port; writing takes the memory's only port and delays fetches by a cycle.
     """
 
-    LATENCY = 3
-    """Cycles from a grant to its word."""
-
-    def __init__(self, depth: int, ports: int, *, bank_words: int = BANK_WORDS) -> None:
+    def __init__(self, depth: int, ports: int, *, latency: int = 3, bank_words: int = BANK_WORDS) -> None:
         self.depth = depth
         self.ports = ports
+        self.latency = latency
         self.bank_words = bank_words
         self.addr_width = ceil_log2(depth)
         members = {f"port{n}": In(FetchSignature(self.addr_width)) for n in range(ports)}
@@ -70,7 +68,7 @@ class ModelMemory(wiring.Component):
         ports = [getattr(self, f"port{n}") for n in range(self.ports)]
         addr, data, fetched = Signal(self.addr_width), Signal(16), Signal(16)
         writing, reading = Signal(), Signal()
-        owners = [Signal(self.ports, name=f"owner{n}") for n in range(self.LATENCY)]
+        owners = [Signal(self.ports, name=f"owner{n}") for n in range(self.latency)]
 
         # Writing has the address when it is wanted, then the first port that asks.
         source = Signal(range(self.ports + 1), init=self.ports - 1)
@@ -104,8 +102,13 @@ class ModelMemory(wiring.Component):
                 write.en.eq(writing & (number == n)),
             ]
             words.append(read.data)
-        bank_read = Signal(range(max(2, len(words))))
-        m.d.sync += [bank_read.eq(number), fetched.eq(_choose(m, words, bank_read, "bank_word"))]
+        chosen: Value = Signal(range(max(2, len(words))))
+        m.d.sync += chosen.eq(number)
+        for stage in range(self.latency - 3):
+            words, before = [Signal(16, name=f"word{n}_{stage}") for n in range(len(words))], [*words, chosen]
+            chosen = Signal.like(chosen, name=f"chosen_{stage}")
+            m.d.sync += [after.eq(value) for after, value in zip([*words, chosen], before, strict=True)]
+        m.d.sync += fetched.eq(_choose(m, words, chosen, "bank_word"))
         return m
 
 

@@ -21,9 +21,10 @@ from .arch.image import (
     POSITION_WORDS,
     WATCHDOG_UNIT,
 )
+from .arch.timing import memory_latency
 from .cells.use import shift_add
 from .counters import LayerCounters
-from .fetch import FetchSignature, ModelMemory
+from .fetch import FetchSignature
 from .layer import LayerLayout, StreamShares
 
 __all__ = ["Section", "Sequencer"]
@@ -141,7 +142,7 @@ class Sequencer(wiring.Component):
         left = Signal(bits_for(self._left_max))
         request = Signal()
         position_word = Signal(range(POSITION_WORDS))
-        flight = Signal(ModelMemory.LATENCY)
+        flight = Signal(memory_latency(config))
         loading, loaded, past = Signal(), Signal(), Signal()
         index = Signal(range(max(HEADER_WORDS, self._head_words)))
         m.d.comb += [

@@ -12,6 +12,7 @@ from amaranth.utils import ceil_log2
 
 from ..hw.activations import ActivationMemory
 from ..hw.arch.config import AcceleratorConfig
+from ..hw.arch.timing import memory_latency
 from ..hw.blocks import BlockCounter
 from ..hw.decoder import CodeTable, Decoder
 from ..hw.drain import Drain
@@ -53,7 +54,8 @@ UNITS: dict[str, Callable[[AcceleratorConfig], wiring.Component]] = {
     "drain": Drain,
     "stand": DrainStand,
     "sequencer": lambda config: Sequencer(config, _addr_width(config)),
-    "memory": lambda _: ModelMemory(MEMORY_DEPTH, MEMORY_PORTS, bank_words=MEMORY_DEPTH // 4),
+    "memory": lambda config: ModelMemory(MEMORY_DEPTH, MEMORY_PORTS, latency=memory_latency(config),
+                                         bank_words=MEMORY_DEPTH // 4),
 }
 """How each component is made."""
 

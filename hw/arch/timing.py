@@ -2,7 +2,8 @@
 
 from .config import AcceleratorConfig
 
-__all__ = ["PASS_SPACING", "READ_WORDS", "RELEASE_BITS", "prefetch_words", "read_latency"]
+__all__ = ["BANK_WORDS", "PASS_SPACING", "READ_WORDS", "RELEASE_BITS", "memory_latency", "prefetch_words",
+           "read_latency"]
 
 PASS_SPACING = 4
 """Cycles between the beginnings of two passes of the drain, at least."""
@@ -11,6 +12,19 @@ RELEASE_BITS = 3
 reaches the shadows."""
 READ_WORDS = 16
 """Shadows that one stage of the read multiplexer chooses from."""
+
+
+BANK_WORDS = 16384
+"""Of a bank of the model memory: a block RAM of ECP5 is this many words of a bit, a single-port RAM of iCE40 this many
+of sixteen."""
+
+
+def memory_latency(config: AcceleratorConfig) -> int:
+    """Cycles from a grant of the model memory to its word.
+
+    Block RAMs of several banks lie far apart: their words get a register each before one is chosen.
+    """
+    return 3 if config.weight_memory == "spram" or config.weight_depth <= BANK_WORDS else 4
 
 
 def prefetch_words(config: AcceleratorConfig) -> int:

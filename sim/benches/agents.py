@@ -13,7 +13,7 @@ from cocotb.triggers import FallingEdge, ReadOnly
 
 from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.image import DESCRIPTOR
-from ...hw.fetch import ModelMemory
+from ...hw.arch.timing import memory_latency
 from ..bus import start_clock
 from ..runner import bench_data
 
@@ -133,7 +133,7 @@ class Bench:
 
 
 class Memory:
-    """Answers a fetch port: grants at random, and gives the word :attr:`.ModelMemory.LATENCY` cycles later.
+    """Answers a fetch port: grants at random, and gives the word :func:`.memory_latency` cycles later.
 
     Parameters
     ----------
@@ -150,13 +150,14 @@ class Memory:
                  filler: int = 0) -> None:
         self.bench, self.name, self.words, self.stall, self.filler = bench, name, words, stall, filler
         self.requests: list[int] = []
-        self._coming: list[int | None] = [None] * (ModelMemory.LATENCY - 1)
+        self._latency = memory_latency(bench.config)
+        self._coming: list[int | None] = [None] * (self._latency - 1)
         self._granting = False
         bench.agents.append(self)
 
     def drive(self) -> None:
         self._granting = not self.bench.chance(self.stall)
-        addr = self._coming.pop(0) if len(self._coming) == ModelMemory.LATENCY else None
+        addr = self._coming.pop(0) if len(self._coming) == self._latency else None
         word = self.filler if addr is None or addr >= len(self.words) else self.words[addr]
         self.bench.ports.put(**{f"{self.name}__gnt": int(self._granting), f"{self.name}__valid": int(addr is not None),
                                 f"{self.name}__data": word if addr is not None else self.bench.rng.getrandbits(16)})

@@ -5,7 +5,7 @@ from typing import Any
 
 import cocotb
 
-from ...hw.fetch import ModelMemory
+from ...hw.arch.timing import memory_latency
 from .agents import Bench, Memory, Scoreboard
 from .codes import SHAPES, PrefixCode, dealt_words, random_code
 
@@ -66,7 +66,7 @@ class DecoderBench:
         for count in code.counts:
             await self.bench.strobe(load_codes=1, load=count)
             await self.bench.step(rng.randrange(2))
-        await self.bench.step(ModelMemory.LATENCY)
+        await self.bench.step(memory_latency(self.bench.config))
         at = rng.randrange(64)
         words = dealt_words(codewords, self.bench.config.interleave)
         self.memory.words = [rng.getrandbits(16) for _ in range(at)] + words + [rng.getrandbits(16) for _ in range(80)]
@@ -122,7 +122,8 @@ async def one_codeword_a_cycle(dut: Any) -> None:
         if contexts == 4 or mean < ROUGH_BITS:
             # Four words run out when long codewords come together.
             most = len(symbols) * (1 if contexts == 4 else 1.06) + contexts * (contexts + 1) + 8
-            assert taken <= most + 2 * ModelMemory.LATENCY, f"{taken} cycles for {len(symbols)} of {mean:.1f} bits"
+            most += 2 * memory_latency(bench.config)
+            assert taken <= most, f"{taken} cycles for {len(symbols)} of {mean:.1f} bits"
 
 
 @cocotb.test()

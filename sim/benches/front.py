@@ -6,7 +6,7 @@ from typing import Any
 import cocotb
 
 from ...hw.arch.image import Flag, OpKind
-from ...hw.fetch import ModelMemory
+from ...hw.arch.timing import memory_latency
 from .agents import Bench, Memory, layer_word
 from .codes import PrefixCode, dealt_words, random_code
 from .expander import Sink, operations, random_dictionary
@@ -98,7 +98,7 @@ class FrontBench:
         at = rng.randrange(64)
         self.memory.words = [rng.getrandbits(16) for _ in range(at)] + words + [rng.getrandbits(16) for _ in range(80)]
         self.memory.stall, self.sink.stall = stalls
-        await bench.step(ModelMemory.LATENCY)
+        await bench.step(memory_latency(bench.config))
         self.sink.counts = dict.fromkeys(self.sink.counts, 0)
         await bench.strobe(start=1, addr=at, limit=at + len(words), rows=len(work.rows) if rows is None else rows)
         bench.ports.put(limit=at + len(words), rows=len(work.rows) if rows is None else rows)

@@ -4,7 +4,7 @@ from typing import Any
 
 import cocotb
 
-from ...hw.fetch import ModelMemory
+from ...hw.arch.timing import memory_latency
 from ..yard import MEMORY_DEPTH, MEMORY_PORTS
 from .agents import Bench
 
@@ -19,7 +19,7 @@ async def fetches_see_the_words_written_before(dut: Any) -> None:
         words[addr] = rng.getrandbits(16)
         await bench.strobe(w_en=1, w_addr=addr, w_data=words[addr])
 
-    coming: list[tuple[int, int] | None] = [None] * ModelMemory.LATENCY
+    coming: list[tuple[int, int] | None] = [None] * memory_latency(bench.config)
     pending: dict[int, int] = {}
     granted = [0] * MEMORY_PORTS
     checker = _Cycle(bench, coming, pending, words, granted)

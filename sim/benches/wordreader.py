@@ -4,7 +4,7 @@ from typing import Any
 
 import cocotb
 
-from ...hw.fetch import ModelMemory
+from ...hw.arch.timing import memory_latency
 from ...hw.wordreader import SPAN_BITS
 from .agents import Bench, Memory, Scoreboard
 
@@ -43,7 +43,7 @@ class Taker:
 async def begin(bench: Bench, at: int, limit: int) -> None:
     """Let words under way arrive, then start."""
     bench.ports.put(run=0)
-    await bench.step(ModelMemory.LATENCY + 1)
+    await bench.step(memory_latency(bench.config) + 1)
     await bench.strobe(start=1, addr=at)
     bench.ports.put(run=1, limit=limit)
 
@@ -64,9 +64,9 @@ async def words_come_in_order(dut: Any) -> None:
         taken = await bench.until(lambda wanted=wanted: taker.board.found >= wanted, 3000,  # type: ignore[misc]
                                   f"{wanted} words of start {number}")
         if number % 4 == 0 and bench.config.interleave == 4:
-            assert taken <= wanted + ModelMemory.LATENCY + 2, f"{taken} cycles for {wanted} words"
+            assert taken <= wanted + memory_latency(bench.config) + 2, f"{taken} cycles for {wanted} words"
         if number % 4 == 0:
-            assert taken <= 2 * (wanted + ModelMemory.LATENCY), f"{taken} cycles for {wanted} words"
+            assert taken <= 2 * (wanted + memory_latency(bench.config)), f"{taken} cycles for {wanted} words"
         assert not bench.ports.get("overrun"), "an overrun is reported"
         # Ends with words taken or not; what is under way must not come after the next start.
         bench.ports.put(run=0)

@@ -12,11 +12,11 @@ import numpy as np
 
 from ...hw.arch.errors import ImageError
 from ...hw.arch.image import WATCHDOG_UNIT, Flag, OpKind
+from ...hw.arch.timing import memory_latency
 from ..codec.bitstream import decode_stream
 from ..codec.huffman import CanonicalCode
 from .descriptor import LayerView
 from .pace import (
-    FETCH_CYCLES,
     NEVER,
     DecoderPace,
     LayerShape,
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["LayerCycles", "LayerWork", "batch_cycles", "batch_runs", "layer_cycles", "predict", "run_cycles",
            "watchdog"]
 
-SECTION_CYCLES = 5
-"""Of a section of a layer's tables, besides a cycle a word: check, memory latency."""
+SECTION_CYCLES = 2
+"""Of a section of a layer's tables, besides a cycle a word and the memory's latency."""
 FLUSH_CYCLES = 14
 """In which a layer's counters are written: 11 to 18, as the counters' round happens to stand."""
 BOUNDARY_CYCLES = 4
@@ -163,7 +163,7 @@ def layer_cycles(layer: LayerView, work: LayerWork, images: int = 1) -> LayerCyc
 def _compute(layer: LayerView, work: LayerWork, common: LayerShape) -> int:
     """From the layer's start to its last write."""
     config, flags = layer.config, layer.flags
-    memory = MemoryShare()
+    memory, latency = MemoryShare(), memory_latency(config)
     found = []
     for number, (words, codes) in enumerate(zip(layer.parameters, layer.codewords, strict=True)):
         rows = layer.rows(number)
@@ -182,12 +182,12 @@ def _compute(layer: LayerView, work: LayerWork, common: LayerShape) -> int:
     known, streams = 1, []
     for rows_operations, shifts, fixed, further, begin, decoded in found:
         shared = Flag.SHARED_SCALE in flags
-        fetches = [(w, 2 + 3 * (w > 0) + 3 * (f > 0)) for w, f in zip(fixed.tolist(), ((not shared) * further).tolist(),
-                                                                   strict=True)]
+        scales = ((not shared) * further).tolist()
+        fetches = [(w, 2 + latency * (w > 0) + latency * (f > 0)) for w, f in zip(fixed.tolist(), scales, strict=True)]
         if shared:
             # Before the first row's.
             fetches[0] = (fetches[0][0] + 1 + int(further[0]),
-                          fetches[0][1] + FETCH_CYCLES - 1 + 3 * int(further[0] > 0))
+                          fetches[0][1] + latency + 1 + latency * int(further[0] > 0))
         known = memory.later(known, fetches[0][0]) + fetches[0][1]
         streams.append(StreamPace(common, rows_operations, shifts.tolist(), fetches, begin, decoded.tolist(), known))
     size = sum(int(part.sum()) for part in work.codewords)
@@ -206,8 +206,8 @@ def _load(layer: LayerView) -> int:
     config, parts = layer.config, layer.parts
     words = sum(len(parts[name]) for name in ("descriptor", "lengths", "positions", "code_table", "dictionary"))
     sections = 4 if len(parts["dictionary"]) else 3
-    return (FLUSH_CYCLES * config.counters + BOUNDARY_CYCLES + words + SECTION_CYCLES * sections
-            + STREAM_CYCLES * config.streams)
+    return (FLUSH_CYCLES * config.counters + BOUNDARY_CYCLES + words
+            + (SECTION_CYCLES + memory_latency(config)) * sections + STREAM_CYCLES * config.streams)
 
 
 def batch_runs(layer: LayerView, images: int) -> int:

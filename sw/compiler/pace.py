@@ -13,15 +13,13 @@ import numpy as np
 
 from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.image import RAW_BYTES, Flag
-from ...hw.arch.timing import PASS_SPACING, RELEASE_BITS, prefetch_words, read_latency
+from ...hw.arch.timing import PASS_SPACING, RELEASE_BITS, memory_latency, prefetch_words, read_latency
 from ..codec.bitstream import WINDOW_WORDS, WORD_BITS
 from .descriptor import LayerView
 
-__all__ = ["FETCH_CYCLES", "NEVER", "DecoderPace", "LayerShape", "MemoryShare", "StreamPace", "decoded_rows", "run",
+__all__ = ["NEVER", "DecoderPace", "LayerShape", "MemoryShare", "StreamPace", "decoded_rows", "run",
            "run_contended"]
 
-FETCH_CYCLES = 5
-"""From a request for words of the model memory until the first can be used."""
 SYMBOL_CYCLES = 6
 """From a decoded symbol to its first micro-operation: row buffer and expander."""
 FINISH_CYCLES = 14
@@ -100,10 +98,10 @@ def decoded_rows(memory: MemoryShare, config: AcceleratorConfig, codewords: np.n
     total = np.cumsum(codewords)
     # Each context begins with its window full; then a word is taken for every 16 bits.
     taken = WINDOW_WORDS * contexts + total * (max(0, words - contexts) / total[-1])
-    primed = FETCH_CYCLES - 1 + max(memory.when(1) + contexts * (contexts + 1),
+    primed = memory_latency(config) + 1 + max(memory.when(1) + contexts * (contexts + 1),
                                     memory.when(WINDOW_WORDS * contexts) + 1)
     begin = int(primed) + stages
-    least = np.maximum(memory.when(taken) + FETCH_CYCLES - 1 + stages, begin + held)
+    least = np.maximum(memory.when(taken) + memory_latency(config) + 1 + stages, begin + held)
     ends = np.maximum.accumulate(np.maximum(least - total, begin - 1)) + total
     times: np.ndarray = np.concatenate((np.array([0, memory.when(ahead), primed]), ends - stages))
     fetched = np.concatenate(([0, ahead, ahead + WINDOW_WORDS * contexts], ahead + taken))
@@ -214,6 +212,7 @@ class DecoderPace:
 
     def __init__(self, config: AcceleratorConfig, codewords: np.ndarray, lengths: np.ndarray) -> None:
         self.contexts, self.depth = config.interleave, config.row_depth
+        self.latency = memory_latency(config)
         self.fifo, self.stages = prefetch_words(config), 2 if self.contexts == 1 else 4
         self.ends = np.cumsum(codewords).tolist()
         # A word is taken where a context's bits pass the end of one.
@@ -251,7 +250,7 @@ class DecoderPace:
 def run_contended(streams: list[StreamPace], common: LayerShape, decoders: list[DecoderPace]) -> int:
     """As :func:`run`, cycle by cycle: decoders before parameters, the first ones before the last."""
     drain = _Drain(common, streams)
-    arriving: list[DecoderPace | None] = [None] * (FETCH_CYCLES - 1)
+    arriving: list[DecoderPace | None] = [None] * (decoders[0].latency + 1)
     wanted: list[StreamPace] = list(streams)
     reader = left = at = 0
     for stream in streams:
