@@ -34,7 +34,7 @@ class Register(enum.IntEnum):
     CONTROL = 4
     """Write :class:`Control` bits. A start takes two numbers with it: bits 9:4 image, bits 15:10 images less one."""
     STATUS = 5
-    """Bit 0 busy, bit 1 done, bit 2 paused at a layer boundary, bits 7:4 :class:`Status`."""
+    """:class:`StatusBit`; bits 7:4 :class:`Status`."""
     ERROR_LAYER = 6
     """Layer in which the run ended."""
     ERROR_ROW = 7
@@ -79,6 +79,20 @@ class Counter(enum.IntEnum):
 
 
 COUNTER_WORDS = 2 * len(Counter)
+
+
+class StatusBit(enum.IntFlag):
+    """Bits 2:0 of :attr:`Register.STATUS`."""
+
+    BUSY = 1
+    DONE = 2
+    """A run has ended since the last start."""
+    PAUSED = 4
+    """Held at a layer boundary."""
+
+
+STATUS_AT = 4
+"""Bit of :attr:`Register.STATUS` where :class:`Status` begins."""
 
 
 class Status(enum.IntEnum):
