@@ -18,7 +18,7 @@ from typing import Protocol
 from ..hw.arch.errors import ToolError
 from ..sw.tools import cache_dir, require, tool_env
 
-__all__ = ["SIMULATORS", "Icarus", "ModelSpec", "Simulator", "Verilator", "simulator"]
+__all__ = ["SIMULATORS", "Icarus", "ModelSpec", "ProgramSpec", "Simulator", "Verilator", "simulator"]
 
 TIMESCALE = "1ns/1ps"
 BUILD_TIMEOUT = 1800
@@ -48,6 +48,19 @@ class ModelSpec:
     fast: bool = False
     internals: bool = False
     waves: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProgramSpec(ModelSpec):
+    """A model that is a program of its own and has no place for cocotb (Verilator).
+
+    Parameters
+    ----------
+    program : mapping of str to str
+        C++ text by file name, ``main`` among it. The model's class is ``Vtop``.
+    """
+
+    program: Mapping[str, str]
 
 
 class Simulator(Protocol):
@@ -82,16 +95,21 @@ class Verilator:
         from cocotb_tools import config
 
         tool, env = require("verilator"), tool_env()
-        files = write_sources(spec, folder)
-        libraries = str(config.libs_dir)
+        files = write_sources(spec.sources, folder)
         objects = folder / "objects"
+        if isinstance(spec, ProgramSpec):
+            # The objects lie one folder deeper than the program's headers.
+            main = ["-CFLAGS", "-I..", *(name for name in write_sources(spec.program, folder) if name.endswith(".cpp"))]
+        else:
+            libraries = str(config.libs_dir)
+            main = ["--vpi", *(["--public-flat-rw"] if spec.internals else ["--public-depth", "1"]),
+                    "-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator",
+                    str(config.share_dir / "lib" / "verilator" / "verilator.cpp")]
         run_tool([
             tool.path, "--cc", "--exe", "--Mdir", "objects", "--top-module", spec.top, "--prefix", "Vtop",
-            "-o", "model", "--vpi", *(["--public-flat-rw"] if spec.internals else ["--public-depth", "1"]),
-            "-Wno-fatal", "-Wno-lint", "-Wno-style", "--timescale", TIMESCALE, "--x-assign", "unique",
+            "-o", "model", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--timescale", TIMESCALE, "--x-assign", "unique",
             "--x-initial", "unique", *(["-O3"] if spec.fast else []), *(["--trace"] if spec.waves else []),
-            "-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator",
-            str(config.share_dir / "lib" / "verilator" / "verilator.cpp"), *files,
+            *main, *files,
         ], folder, env)
         variables = [f"OPT_FAST={'-O2' if spec.fast else '-O1'}", "OPT_SLOW=-O0", "OPT_GLOBAL=-O2",
                      f"VM_TRACE={int(spec.waves)}"]
@@ -131,10 +149,12 @@ class Icarus:
         return f"icarus {require('iverilog').version}, cocotb {cocotb.__version__}"
 
     def build(self, spec: ModelSpec, folder: Path) -> None:
+        if isinstance(spec, ProgramSpec):
+            raise ToolError("a model with a program of its own is built by Verilator, not by Icarus")
         # 0 shifted by X is X in Verilog, but 0 in the circuit: the shift of a term that is not
         # valid comes from a RAM that was never read. FPGA RAMs power up with a defined output register.
         sources = {name: _READ_REGISTER.sub(_with_initial_zero, text) for name, text in spec.sources.items()}
-        files = write_sources(dataclasses.replace(spec, sources=sources), folder)
+        files = write_sources(sources, folder)
         tops = [spec.top]
         if spec.waves:
             (folder / "record_waves.v").write_text(
@@ -172,11 +192,11 @@ def build_jobs() -> int:
     return max(1, int(text)) if text.isdigit() else min(4, len(os.sched_getaffinity(0)))
 
 
-def write_sources(spec: ModelSpec, folder: Path) -> list[str]:
-    """Write the sources of ``spec`` into ``folder``; returns their names."""
-    for name, text in spec.sources.items():
+def write_sources(sources: Mapping[str, str], folder: Path) -> list[str]:
+    """Write texts into ``folder``, by file name; returns the names."""
+    for name, text in sources.items():
         (folder / name).write_text(text)
-    return list(spec.sources)
+    return list(sources)
 
 
 def run_tool(command: Sequence[str], folder: Path, env: Mapping[str, str]) -> None:

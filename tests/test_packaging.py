@@ -16,7 +16,7 @@ from packaging.version import Version
 
 REPOSITORY = Path(__file__).parents[1]
 FOLDERS = ("hw", "sw", "sim", "boards")
-DATA = {".toml", ".json", ".v", ".sv", ".vlt", ".cpp", ".typed"}
+DATA = {".toml", ".json", ".v", ".sv", ".vlt", ".cpp", ".h", ".typed"}
 
 # Run in the fresh environment, from a folder that is not the repository's.
 OUTSIDE_TEST = '''
