@@ -214,7 +214,7 @@ class Accelerator(wiring.Component):
                 for number, value in values.items():
                     with m.Case(number):
                         m.d.sync += self.bus_r_data.eq(value)
-        with m.If(port.valid):
+        with m.If(port.valid & mine):
             m.d.sync += self.bus_r_data.eq(port.data)
         with m.If(arriving[-1]):
             m.d.sync += self.bus_r_data.eq(probed.raw)
