@@ -1,8 +1,8 @@
 // A board in software, for a host to talk to over its serial line. Usage:
 //
-//     model pty CLOCK_HZ SEED BAUD
+//     model pty CLOCK_HZ SEED BAUD FLIP DROP DUPLICATE INSERT
 //         behind a pseudo-terminal, as fast as it goes. Prints its name, and at the end the clock cycles that passed,
-//         those of them that were simulated, and the seconds that this took.
+//         those of them that were simulated, and the seconds that this took. SIGUSR1 resets the board.
 //     model pins CLOCK_HZ SEED
 //         in step with commands on standard input (see Pins), in the board's time.
 //
@@ -27,15 +27,18 @@ double sc_time_stamp() { return 0; }
 
 namespace {
 
-volatile sig_atomic_t ended = 0;
+volatile sig_atomic_t ended = 0, resets = 0;
 
 void end(int) { ended = 1; }
+void ask_for_reset(int) { resets = 1; }
 
-void end_by_signals() {
+void listen_to_signals() {
     struct sigaction action {};
     action.sa_handler = end;  // without SA_RESTART: waiting must end, too
     sigaction(SIGINT, &action, nullptr);
     sigaction(SIGTERM, &action, nullptr);
+    action.sa_handler = ask_for_reset;
+    sigaction(SIGUSR1, &action, nullptr);
     signal(SIGPIPE, SIG_IGN);
 }
 
@@ -49,6 +52,10 @@ public:
         fflush(stdout);
         while (!ended) {
             exchange();
+            if (resets) {
+                resets = 0;
+                link_.reset();
+            }
             if (link_.resting() && link_.nothing_received() && !link_.queued())
                 sleep();
             else
@@ -114,6 +121,7 @@ private:
 //     r  seconds f64, most u32     go on until a byte has come or the time has passed; answers with bytes
 //     f  flip, drop, duplicate, insert f64 to the board, the same to the host; seed u64
 //     e  sent u64, trouble u8, seconds f64     when so many bytes have been sent
+//     c                            nothing goes wrong any more
 //     x                            reset the board
 //     k                            forget the bytes that are queued
 //     q                            only answer
@@ -178,6 +186,7 @@ private:
                 link_.trouble(event);
                 return true;
             }
+            case 'c': link_.calm(); return true;
             case 'x': link_.reset(); return true;
             case 'k': link_.forget(); return true;
             case 'q': return true;
@@ -215,13 +224,15 @@ private:
 
 int main(int argc, char** argv) try {
     const std::string face = argc > 1 ? argv[1] : "";
-    if (!((face == "pty" && argc == 5) || (face == "pins" && argc == 4))) {
-        fprintf(stderr, "usage: %s pty CLOCK_HZ SEED BAUD | pins CLOCK_HZ SEED\n", argv[0]);
+    if (!((face == "pty" && argc == 9) || (face == "pins" && argc == 4))) {
+        fprintf(stderr, "usage: %s pty CLOCK_HZ SEED BAUD FLIP DROP DUPLICATE INSERT | pins CLOCK_HZ SEED\n", argv[0]);
         return 2;
     }
-    end_by_signals();
+    listen_to_signals();
     Link link(atoi(argv[3]), atof(argv[2]));
     if (face == "pins") return Pins(link).run();
+    const Faults faults{atof(argv[5]), atof(argv[6]), atof(argv[7]), atof(argv[8])};
+    link.faults(faults, faults, static_cast<uint64_t>(atoi(argv[3])));
     Serial(link, static_cast<unsigned>(atoi(argv[4]))).run();
     return 0;
 } catch (const std::exception& error) {

@@ -30,6 +30,12 @@ void Link::faults(const Faults& to_board, const Faults& to_host, uint64_t seed) 
     dice_ = Dice(seed);
 }
 
+void Link::calm() {
+    to_board_ = to_host_ = Faults();
+    events_.clear();
+    low_until_ = cut_until_ = now_;
+}
+
 void Link::reset() {
     board_.reset();
     rest_.disturb();

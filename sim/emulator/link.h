@@ -35,6 +35,8 @@ public:
     double pending() const { return sender_.pending(now_); }
     void trouble(const Event& event);
     void faults(const Faults& to_board, const Faults& to_host, uint64_t seed);
+    // Ends all faults and troubles, present and to come.
+    void calm();
     void reset();
 
     // Goes on until `until`, or, if asked, until a byte has come to the host.

@@ -6,7 +6,6 @@ host's end of them.
 
 import contextlib
 import dataclasses
-import enum
 import struct
 import subprocess
 import tempfile
@@ -17,43 +16,13 @@ from ...hw.arch.errors import ToolError, TransportError
 from ...hw.arch.link import FIRST_BAUD
 from ...sw.device.transport import BREAK_BAUD
 from ..runner import Model
+from .faults import NO_FAULTS, Faults, Trouble
 
-__all__ = ["FOREVER", "Faults", "PinsTransport", "Report", "SimulatedBoard", "Trouble"]
+__all__ = ["PinsTransport", "Report", "SimulatedBoard"]
 
-FOREVER = 1e30
-"""Seconds of a trouble that never ends."""
 MOST_BYTES = 1 << 16
 _ANSWER = struct.Struct("<ddQQQBI")
 _END_SECONDS = 5.0
-
-
-class Trouble(enum.IntEnum):
-    """What happens on the line at some time (``link.h``)."""
-
-    RESET = 0
-    """The board is reset."""
-    LOW = 1
-    """The line to the board is low for a while."""
-    CUT = 2
-    """Nothing passes for a while, in neither direction."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Faults:
-    """Rates of random faults of one direction.
-
-    Parameters
-    ----------
-    flip : float
-        Of a bit on the wire, start and stop bits among them, to be inverted.
-    drop, duplicate, insert : float
-        Of a byte to be lost, to come twice, and to have a random one before it.
-    """
-
-    flip: float = 0.0
-    drop: float = 0.0
-    duplicate: float = 0.0
-    insert: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,7 +108,7 @@ class SimulatedBoard:
         """Go on until bytes have come to the host, which are returned, or until `seconds` have passed."""
         return self._command(b"r" + struct.pack("<dI", seconds, MOST_BYTES))
 
-    def faults(self, *, to_board: Faults = Faults(), to_host: Faults = Faults(), seed: int = 0) -> None:
+    def faults(self, *, to_board: Faults = NO_FAULTS, to_host: Faults = NO_FAULTS, seed: int = 0) -> None:
         """Random faults from now on."""
         rates = (*dataclasses.astuple(to_board), *dataclasses.astuple(to_host))
         self._command(b"f" + struct.pack("<8dQ", *rates, seed))
@@ -147,6 +116,10 @@ class SimulatedBoard:
     def trouble(self, kind: Trouble, *, after: int = 0, seconds: float = 0.0) -> None:
         """Let something happen when `after` more bytes have been sent to the board."""
         self._command(b"e" + struct.pack("<QBd", self._report.sent + after, kind, seconds))
+
+    def calm(self) -> None:
+        """Let nothing go wrong any more."""
+        self._command(b"c")
 
     def reset(self) -> None:
         """Reset the board now."""
@@ -225,7 +198,7 @@ class PinsTransport:
         return found
 
     def pending(self) -> float:
-        return self.board.report().pending
+        return self.board.last.pending
 
     def set_baud(self, baud: int) -> None:
         self._drain()

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -13,6 +14,7 @@ from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import DeviceError, ToolError
 from ...hw.arch.link import FIRST_BAUD
 from ..runner import Model
+from .faults import NO_FAULTS, Faults
 from .model import FAST_CLOCK_HZ, board_model
 
 __all__ = ["Usage", "VirtualBoard"]
@@ -53,7 +55,9 @@ class VirtualBoard:
     link : path or None
         Symbolic link to make to the terminal; an old link there is replaced.
     seed : int
-        Of registers without a reset.
+        Of registers without a reset, and of faults.
+    faults : Faults
+        Of both directions.
     model : Model or None
         To run in place of the one that the other parameters tell.
 
@@ -68,14 +72,15 @@ class VirtualBoard:
     """
 
     def __init__(self, config: AcceleratorConfig, *, clock_hz: int = 12_000_000, board: str = "", fast: bool = False,
-                 link: str | Path | None = None, seed: int = 0, model: Model | None = None) -> None:
+                 link: str | Path | None = None, seed: int = 0, faults: Faults = NO_FAULTS,
+                 model: Model | None = None) -> None:
         self.config, self.board = config, board
         self.clock_hz = FAST_CLOCK_HZ if fast else clock_hz
         self.model = model or board_model(config, clock_hz=self.clock_hz, board=board)
         self.port = ""
         self.usage: Usage | None = None
         self._link = Path(link) if link is not None else None
-        self._seed = seed
+        self._seed, self._faults = seed, faults
         self._process: subprocess.Popen[str] | None = None
         self._errors = contextlib.ExitStack()
 
@@ -85,7 +90,7 @@ class VirtualBoard:
             # A session of its own: Ctrl-C is for the host's program, which then ends the board.
             self._process = subprocess.Popen(
                 [str(self.model.folder / "model"), "pty", str(self.clock_hz), str(self._seed % 0x7fffffff + 1),
-                 str(FIRST_BAUD)],
+                 str(FIRST_BAUD), *(str(rate) for rate in dataclasses.astuple(self._faults))],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
         except OSError as error:
             self._errors.close()
@@ -109,6 +114,11 @@ class VirtualBoard:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         self.close()
+
+    def reset(self) -> None:
+        """Press the board's reset button."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGUSR1)
 
     def wait(self, seconds: float | None) -> bool:
         """Wait until the board has ended (True) or `seconds` have passed."""

@@ -13,8 +13,9 @@ import pytest
 
 from shiftwright.hw.arch.config import AcceleratorConfig
 from shiftwright.hw.arch.errors import ConfigError, DeviceError, TransportError
+from shiftwright.sim.emulator.faults import FOREVER, Faults, Trouble
 from shiftwright.sim.emulator.model import FAST_CLOCK_HZ, board_model, program_around
-from shiftwright.sim.emulator.pins import FOREVER, Faults, PinsTransport, SimulatedBoard, Trouble
+from shiftwright.sim.emulator.pins import PinsTransport, SimulatedBoard
 from shiftwright.sim.emulator.virtual import VirtualBoard
 from shiftwright.sim.runner import Model
 from shiftwright.sw.device.transport import SerialTransport
@@ -129,8 +130,11 @@ def test_troubles(board: SimulatedBoard) -> None:
         board.trouble(kind, after=100, seconds=seconds)
         found = exchange(line, data)
         assert found[:90] == data[:90] and found[-20:] == data[-20:] and 100 < len(found) < 200, kind
+    board.trouble(Trouble.RESET, after=250)
     board.trouble(Trouble.CUT, seconds=FOREVER)
     assert exchange(line, data) == b""
+    board.calm()
+    assert exchange(line, data) == data
 
 
 def test_a_host_that_dies(board: SimulatedBoard) -> None:
@@ -174,6 +178,14 @@ def test_pseudo_terminal(echo: Model, rng: np.random.Generator, tmp_path: Path) 
             time.sleep(0.05)
     assert not os.path.lexists(tmp_path / "board")
     assert board.usage is not None and board.usage.simulated > 3 * 2000 * 10 * CYCLES
+
+
+def test_faults_of_a_virtual_board(echo: Model, rng: np.random.Generator) -> None:
+    data = rng.bytes(1000)
+    with virtual(echo, faults=Faults(drop=0.05)) as board:
+        line = SerialTransport(board.port, BAUD)
+        assert 850 < len(exchange(line, data, patience=1)) < 970
+        line.close()
 
 
 def processor_seconds(pid: int) -> float:
