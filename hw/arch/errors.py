@@ -66,3 +66,7 @@ class DeviceError(ShiftwrightError):
     """The device or its transport reported a failure."""
 
     exit_code = 4
+
+
+class TransportError(DeviceError):
+    """The line to a board can't be opened, is gone, or brings no answers."""
