@@ -10,6 +10,7 @@ Figures of benchmarks are another matter: ``benchmarks/summary.py``.
 
 import argparse
 import dataclasses
+import functools
 import inspect
 import re
 import sys
@@ -21,8 +22,10 @@ import click
 
 from shiftwright.boards import registry
 from shiftwright.hw.arch.config import AcceleratorConfig
+from shiftwright.hw.arch.ports import address_map
 from shiftwright.sw.cli import COMMANDS, cli
-from shiftwright.sw.compress.bqnet import BQNet
+from shiftwright.sw.compress.options import QuantizedRecipe
+from shiftwright.sw.compress.recipe import RECIPE_NAMES, recipe_class
 from shiftwright.sw.frontend import operators
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,7 +91,11 @@ def _parameters(kind: type) -> str:
         said = " ".join(entry["text"].split()).replace("``", "`").removesuffix(".")
         meanings.update(dict.fromkeys((name.strip() for name in entry["names"].split(",")), said))
     rows = []
+    inherited = {field.name for base in kind.__mro__[1:] if dataclasses.is_dataclass(base)
+                 for field in dataclasses.fields(base)}
     for field in dataclasses.fields(kind):
+        if field.name in inherited:
+            continue
         default = field.default_factory() if callable(field.default_factory) else field.default
         rows.append((f"`{field.name}`", f"`{default}`", meanings[field.name]))
     return _table(("option", "default", "meaning"), rows)
@@ -104,12 +111,28 @@ def boards() -> str:
     return _table(("board", "device", "clock", "configuration, where not the default", "serial port"), rows)
 
 
+def ip_map() -> str:
+    """The address map of ports with byte addresses; sizes of the default configuration's names."""
+    config = AcceleratorConfig()
+    parts = address_map(config, mapped=True)
+    banks = [part for part in parts if part.name.startswith("BANK")]
+    rows = [("`MODEL`", "read, write", f"`{parts[0].at:#09x}` + 4 n", "word n of the model memory, below `weight_depth`"),
+            ("`ACTIVATION`", "read, write", f"`{banks[0].at:#09x}` + `{banks[1].at - banks[0].at:#x}` b + 4 n",
+             "activation n of bank b, below `act_depth`; the bank is y * `lanes_x` + x")]
+    access = {"r": "read", "rw": "read, write"}
+    rows += [(f"`REG_{part.name}`", access[part.access], f"`{part.at:#09x}`", "register")
+             for part in parts if part.name != "MODEL" and part not in banks]
+    return _table(("name", "access", "byte address", "what"), rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
-    "bqnet": lambda: _parameters(BQNet),
+    "training": lambda: _parameters(QuantizedRecipe),
+    **{f"recipe-{name}": functools.partial(_parameters, recipe_class(name)) for name in RECIPE_NAMES},
     "configuration": lambda: _parameters(AcceleratorConfig),
     "boards": boards,
     "operators": operators.markdown,
+    "ip-map": ip_map,
 }
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ...hw.arch.errors import ModelError
-from .bqnet import BQNet
 from .fakequant import FakeQuantized, PoolLayer, QuantizedLayer
+from .options import QuantizedRecipe
 from .quantizers import ActivationQuantizer
 
 __all__ = ["calibrate", "choose_exponent"]
@@ -60,7 +60,7 @@ def _cover(largest: float, limit: int) -> int:
 
 
 @torch.no_grad()
-def calibrate(network: FakeQuantized, images: Tensor, recipe: BQNet) -> None:
+def calibrate(network: FakeQuantized, images: Tensor, recipe: QuantizedRecipe) -> None:
     """Choose all activation scales of a network in order, each layer seeing the quantized outputs of those before.
 
     Layers whose outputs are joined get one scale, chosen on the values of all of them, and the others then see it.
@@ -71,7 +71,7 @@ def calibrate(network: FakeQuantized, images: Tensor, recipe: BQNet) -> None:
         Changed in place.
     images : float tensor (N, C, H, W)
         Real-valued images.
-    recipe : BQNet
+    recipe : QuantizedRecipe
         Its ``calibration`` and ``percentile``.
     """
     groups = network.alike

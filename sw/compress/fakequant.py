@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ..frontend.graph import INPUT, FloatConcat, FloatLayer, Graph
-from .bqnet import BQNet
 from .modules import AffineLayer, ConvLayer, PoolLayer
+from .options import QuantizedRecipe
 from .quantizers import ActivationQuantizer
 
 __all__ = ["AffineLayer", "ConvLayer", "FakeQuantized", "PoolLayer", "QuantizedLayer"]
@@ -26,7 +26,7 @@ class FakeQuantized(nn.Module):
     ----------
     graph : Graph
         The float network.
-    recipe : BQNet
+    recipe : QuantizedRecipe
         The options.
 
     Attributes
@@ -35,7 +35,7 @@ class FakeQuantized(nn.Module):
         The format of each tensor, by its name in the graph; a concatenation's is that of its first part.
     """
 
-    def __init__(self, graph: Graph, recipe: BQNet) -> None:
+    def __init__(self, graph: Graph, recipe: QuantizedRecipe) -> None:
         super().__init__()
         self.graph, self.input_shape = graph, graph.input_shape
         bits, signed = recipe.act_bits, graph.signed
@@ -67,6 +67,11 @@ class FakeQuantized(nn.Module):
     def chain(self) -> list[QuantizedLayer]:
         """The layers in order."""
         return list(self.layers)  # type: ignore[arg-type]
+
+    @property
+    def weighted(self) -> dict[str, ConvLayer]:
+        """The layers with weights that are trained, in order, by module path."""
+        return {layer.layer.name: layer for layer in self.chain if isinstance(layer, ConvLayer)}
 
     @property
     def alike(self) -> list[list[ConvLayer | AffineLayer]]:

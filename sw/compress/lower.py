@@ -6,22 +6,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...hw.arch.errors import OverflowProofError
+from ...hw.arch.errors import ModelError, OverflowProofError
 from ..frontend.graph import INPUT, FloatConcat, Graph
 from ..network import Concat, Layer, QuantizedNetwork, Residual, TensorSpec, Term
-from ..terms import power_terms
-from .bqnet import BQNet
+from ..terms import power_terms, signed_digits
 from .fakequant import AffineLayer, ConvLayer, FakeQuantized, PoolLayer, QuantizedLayer
+from .options import QuantizedRecipe
 from .quantizers import ActivationQuantizer, round_half_up
 
 __all__ = ["lower"]
 
 RAW_BITS = 32
 ONE = (Term(False, 0),)
+ENTRIES_MAX = 256
+"""Values of a layer's weights."""
 
 
 @torch.no_grad()
-def lower(network: FakeQuantized, graph: Graph, recipe: BQNet, metadata: dict[str, Any]) -> QuantizedNetwork:
+def lower(network: FakeQuantized, graph: Graph, recipe: QuantizedRecipe, metadata: dict[str, Any]) -> QuantizedNetwork:
     """The integer network that computes exactly what a fake-quantized one computes in real values.
 
     Parameters
@@ -30,7 +32,7 @@ def lower(network: FakeQuantized, graph: Graph, recipe: BQNet, metadata: dict[st
         Calibrated and trained.
     graph : Graph
         The float network it was made from.
-    recipe : BQNet
+    recipe : QuantizedRecipe
         The options.
     metadata : dict
         For the result.
@@ -65,7 +67,7 @@ def _spec(name: str, shape: tuple[int, int, int], quantizer: ActivationQuantizer
                       signed=quantizer.signed, exponent=quantizer.exponent)
 
 
-def _layer(module: QuantizedLayer, sources: list[TensorSpec], recipe: BQNet) -> Layer:
+def _layer(module: QuantizedLayer, sources: list[TensorSpec], recipe: QuantizedRecipe) -> Layer:
     layer, source = module.layer, sources[0]
     geometry: dict[str, Any] = {"name": layer.name, "op": layer.op, "source": source, "kernel": layer.kernel,
                                 "stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation,
@@ -90,8 +92,7 @@ def _layer(module: QuantizedLayer, sources: list[TensorSpec], recipe: BQNet) -> 
 def _conv(module: ConvLayer) -> dict[str, Any]:
     """The fields of a convolution that hold numbers."""
     layer, rows = module.layer, module.layer.out_shape[0]
-    signs, levels = (codes.numpy() for codes in module.codes())
-    indices, codebook = _codebook(signs, levels, module.base_shift)
+    indices, codebook = _codebook(module)
     master_bias = module.parametrizations["bias"].original  # type: ignore[index, union-attr]
     bias = round_half_up(master_bias.double(), module.acc_exponent).long().numpy()
     if module.raw:
@@ -106,16 +107,22 @@ def _conv(module: ConvLayer) -> dict[str, Any]:
             "shift": shift, "qmin": qmin, "qmax": qmax}
 
 
-def _codebook(signs: np.ndarray, levels: np.ndarray,
-              base_shift: int) -> tuple[np.ndarray, tuple[tuple[Term, ...], ...]]:
+def _codebook(module: ConvLayer) -> tuple[np.ndarray, tuple[tuple[Term, ...], ...]]:
     """Codebook indices and entries, the values in use in the order 0, then rising in magnitude, plus before minus."""
-    keys = np.where(signs == 0, 0, 2 * (base_shift - levels) + np.where(signs < 0, 2, 1))
-    used, indices = np.unique(keys, return_inverse=True)
-    codebook = tuple(() if key == 0 else (Term(bool(key % 2 == 0), int(key - 1) // 2),) for key in used)
-    return indices.reshape(signs.shape).astype(np.uint8), codebook
+    numbers = module.numbers().numpy()
+    used, indices = np.unique(2 * np.abs(numbers) - (numbers > 0), return_inverse=True)
+    if used.size > ENTRIES_MAX:
+        raise ModelError(f"layer {module.layer.name}: its weights have {used.size} values, more than a dictionary's "
+                         f"{ENTRIES_MAX}; let the recipe choose fewer")
+    codebook = tuple(signed_digits(int(key + 1) // 2 * (1 if key % 2 else -1)) for key in used)
+    most = max((term.shift for entry in codebook for term in entry), default=0)
+    if most > module.max_shift:
+        raise ModelError(f"layer {module.layer.name}: a term shifts left by {most}, more than max_shift = "
+                         f"{module.max_shift}; raise max_shift, or let values have fewer places")
+    return indices.reshape(numbers.shape).astype(np.uint8), codebook
 
 
-def _affine(module: AffineLayer, recipe: BQNet) -> dict[str, Any]:
+def _affine(module: AffineLayer, recipe: QuantizedRecipe) -> dict[str, Any]:
     """The fields of a layer with one factor a channel that hold numbers: its signs are weights, the rest is scale."""
     layer, exponent = module.layer, module.acc_exponent
     truncate = recipe.max_shift - recipe.guard
@@ -132,7 +139,7 @@ def _affine(module: AffineLayer, recipe: BQNet) -> dict[str, Any]:
             "qmin": qmin, "qmax": qmax}
 
 
-def _prove(layer: Layer, recipe: BQNet) -> None:
+def _prove(layer: Layer, recipe: QuantizedRecipe) -> None:
     """Bound the accumulators from the actual weights and the range of the input, in every order of summation."""
     if layer.op != "conv":
         return

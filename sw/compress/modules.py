@@ -13,9 +13,10 @@ from torch.nn.utils import parametrize
 from ...hw.arch.errors import ModelError
 from ..frontend.graph import FloatLayer, FloatResidual
 from ..terms import Term, term_sum
-from .bqnet import BQNet
-from .quantizers import ActivationQuantizer, FixedPoint, PowerOfTwo, round_half_up, straight_through
+from .options import QuantizedRecipe
+from .quantizers import ActivationQuantizer, FixedPoint, round_half_up, straight_through
 from .scales import power_sum, reciprocal
+from .weights import WeightQuantizer, digit_planes
 
 __all__ = ["AffineLayer", "ConvLayer", "PoolLayer"]
 
@@ -40,12 +41,17 @@ class _Joining(nn.Module):
         Exponents of the residuals.
     """
 
-    def __init__(self, layer: FloatLayer, recipe: BQNet, signed: bool) -> None:
+    def __init__(self, layer: FloatLayer, recipe: QuantizedRecipe, signed: bool) -> None:
         super().__init__()
         self.layer, self.max_shift, self.guard = layer, recipe.max_shift, recipe.guard
         self.output = ActivationQuantizer(recipe.act_bits, signed, layer.clamp.low, layer.clamp.high)
         self.in_exponent = 0
         self.residual_exponents: tuple[int, ...] = (0,) * len(layer.residuals)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the arithmetic is the device's already."""
+        return True
 
     @property
     def truncates(self) -> bool:
@@ -55,6 +61,8 @@ class _Joining(nn.Module):
     def residual_power(self, acc_exponent: int, exponent: int, source: str) -> int:
         """The power of two by which activations with an exponent are multiplied, checked."""
         power = exponent - acc_exponent
+        if not self.settled:
+            return power
         if power < 0:
             raise ModelError(f"layer {self.layer.name}: adding {source} would round it: its values are multiples of "
                              f"2^{exponent}, the accumulators' of 2^{acc_exponent}; raise max_shift or guard_bits, or "
@@ -88,7 +96,7 @@ class ConvLayer(_Joining):
     ----------
     layer : FloatLayer
         Its float form; master weights and biases start there.
-    recipe : BQNet
+    recipe : QuantizedRecipe
         The options.
     raw : bool
         The output is the accumulator.
@@ -108,49 +116,63 @@ class ConvLayer(_Joining):
     channel_exponents: Tensor
     row_exponents: Tensor
 
-    def __init__(self, layer: FloatLayer, recipe: BQNet, raw: bool, signed: bool) -> None:
+    def __init__(self, layer: FloatLayer, recipe: QuantizedRecipe, raw: bool, signed: bool) -> None:
         super().__init__(layer, recipe, signed)
         assert layer.weight is not None and layer.bias is not None
         self.raw = raw
         weight, bias = torch.tensor(layer.weight).float(), torch.tensor(layer.bias).float()
-        level_set = recipe.level_set(layer.name)
+        quantizer = recipe.quantizer(layer.name)
         exponents, zeros = torch.zeros(len(bias)), torch.zeros(len(bias))
         if layer.normalized and not raw:
-            exponents = _channel_exponents(weight, self._spread(recipe, level_set.levels) if layer.residuals else
+            exponents = _channel_exponents(weight, self._spread(recipe, quantizer.span) if layer.residuals else
                                            MAX_CHANNEL_SPREAD)
         factor = 2.0**-exponents
         self.register_buffer("channel_exponents", zeros if layer.residuals else exponents)
         self.register_buffer("row_exponents", exponents if layer.residuals else zeros)
         self.weight = nn.Parameter(weight * factor[:, None, None, None])
         self.bias = nn.Parameter(bias * 2.0**-self.channel_exponents)
-        self.weight_quantizer, self.bias_quantizer = PowerOfTwo(level_set), FixedPoint()
-        self.weight_quantizer.fit(self.weight.detach())
-        parametrize.register_parametrization(self, "weight", self.weight_quantizer)
+        self.bias_quantizer = FixedPoint()
         parametrize.register_parametrization(self, "bias", self.bias_quantizer)
+        self.use(quantizer)
 
-    def _spread(self, recipe: BQNet, levels: int) -> int:
+    def use(self, quantizer: WeightQuantizer) -> None:
+        """Take another quantizer; what is trained from now on starts at the present master weights."""
+        if parametrize.is_parametrized(self, "weight"):
+            weight = self.weight.detach() if self.master_weight.shape != self.weight.shape else self.master_weight
+            parametrize.remove_parametrizations(self, "weight", leave_parametrized=True)
+            self.weight = nn.Parameter(weight.clone())
+        self.weight_quantizer = quantizer
+        quantizer.fit(quantizer.right_inverse(self.weight.detach()))
+        parametrize.register_parametrization(self, "weight", quantizer, unsafe=True)
+
+    def _spread(self, recipe: QuantizedRecipe, span: int) -> int:
         """Row exponents may differ so much that shifts and, with full weights, accumulators have the bits for it."""
         assert self.layer.weight is not None
-        bits = (self.layer.weight[0].size << recipe.act_bits).bit_length() + levels
-        return max(0, min(JOINED_SPREAD, self.max_shift - levels + 1, recipe.acc_bits - bits))
+        bits = (self.layer.weight[0].size << recipe.act_bits).bit_length() + span
+        return max(0, min(JOINED_SPREAD, self.max_shift - span + 1, recipe.acc_bits - bits))
+
+    @property
+    def settled(self) -> bool:
+        """Whether the weights have their values."""
+        return self.weight_quantizer.quantized
 
     @property
     def row_drops(self) -> Tensor:
-        """Levels by which a channel's weights lie below those of the channel with the greatest, int64."""
+        """Places by which a channel's weights lie below those of the channel with the greatest, int64."""
         return (self.row_exponents.max() - self.row_exponents).long()
 
     @property
     def _top(self) -> int:
-        """The greatest weight is ``2**-top``."""
+        """The greatest term of a weight is ``2**-top``."""
         return self.weight_quantizer.k_top - int(self.row_exponents.max())
 
     @property
     def base_shift(self) -> int:
-        """Left shift of the greatest weight: truncation is relative to ``max_shift``, exact terms shift little, but so
+        """Left shift of the greatest term: truncation is relative to ``max_shift``, exact terms shift little, but so
         much that no residual would have to shift right."""
         if self.truncates:
             return self.max_shift
-        least = self.weight_quantizer.level_set.levels - 1 + int(self.row_drops.max())
+        least = self.weight_quantizer.span - 1 + int(self.row_drops.max())
         wanted = max((self.in_exponent - self._top - exponent for exponent in self.residual_exponents), default=0)
         return max(least, min(wanted, self.max_shift))
 
@@ -170,10 +192,14 @@ class ConvLayer(_Joining):
         weight: Tensor = self.parametrizations["weight"].original  # type: ignore[index, union-attr]
         return weight.detach()
 
-    def codes(self) -> tuple[Tensor, Tensor]:
-        """Sign (-1, 0, 1; int64) of each weight, and how many levels it lies below the greatest of the layer."""
-        signs, levels = self.weight_quantizer.codes(self.master_weight)
-        return signs, levels + self.row_drops[:, None, None, None]
+    def numbers(self) -> Tensor:
+        """Weights as the sums of terms that the device shifts by, int64: 1 is a left shift by 0."""
+        places = self.base_shift - (self.weight_quantizer.span - 1) - self.row_drops[:, None, None, None]
+        if int(places.min()) < 0:
+            raise ModelError(f"layer {self.layer.name}: its weights take {self.weight_quantizer.span} places, and its "
+                             f"channels differ by {int(self.row_drops.max())}, more than shifts up to "
+                             f"{self.max_shift} have; raise max_shift")
+        return self.weight_quantizer.numbers(self.master_weight) << places
 
     def refit(self) -> None:
         """Choose the weights' scale anew from the master weights."""
@@ -188,7 +214,7 @@ class ConvLayer(_Joining):
         # Powers of two change no digit, so they and the bias go into the product: fewer passes over the map.
         bias, powers = self.bias * 2.0**self.channel_exponents, 2.0 ** (self.row_exponents + self.channel_exponents)
         acc = self._product(x, self.weight * powers[:, None, None, None], bias)
-        if self.truncates:
+        if self.truncates and self.settled:
             channels = (2.0**self.channel_exponents)[:, None, None]
             acc = straight_through(acc, self._truncated(x.detach()) * channels + bias.detach()[:, None, None])
         return self.joined(acc, residuals)
@@ -204,16 +230,16 @@ class ConvLayer(_Joining):
 
     @torch.no_grad()
     def _truncated(self, x: Tensor) -> Tensor:
-        """The same product with each term truncated: one product for each level that loses bits."""
-        sign, level = self.codes()
-        kept = self.guard + 1  # levels 0 to guard_bits lose nothing
-        exact = torch.where(level < kept, sign * 2.0 ** -(level + self._top), 0.0)
-        acc = self._product(x, exact.to(x))
-        for index in range(kept, int(torch.where(sign != 0, level, 0).max()) + 1):
-            unit = 2.0 ** (self.in_exponent + index - self.guard)
-            mask = torch.where(level == index, sign, 0).to(x) * 2.0 ** -(index + self._top)
-            acc = acc + self._product(torch.floor(x / unit) * unit, mask)
-        return acc
+        """The same product with each term truncated: one product for each shift that loses bits."""
+        truncate, exact, acc = self.max_shift - self.guard, torch.zeros_like(self.weight), torch.zeros(())
+        for place, digits in digit_planes(self.numbers()):
+            terms = digits.to(x) * 2.0 ** (place - truncate + self.acc_exponent - self.in_exponent)
+            if place >= truncate:
+                exact += terms
+            else:
+                unit = 2.0 ** (self.in_exponent + truncate - place)
+                acc = acc + self._product(torch.floor(x / unit) * unit, terms)
+        return acc + self._product(x, exact)
 
     def forward(self, x: Tensor, *residuals: Tensor) -> Tensor:
         """The layer's output in real values."""
@@ -236,7 +262,7 @@ class AffineLayer(_Joining):
     ----------
     layer : FloatLayer
         With one weight a channel.
-    recipe : BQNet
+    recipe : QuantizedRecipe
         Its arithmetic.
     signed : bool
         The output is stored signed.
@@ -254,7 +280,7 @@ class AffineLayer(_Joining):
     offsets: Tensor
     raw = False
 
-    def __init__(self, layer: FloatLayer, recipe: BQNet, signed: bool) -> None:
+    def __init__(self, layer: FloatLayer, recipe: QuantizedRecipe, signed: bool) -> None:
         super().__init__(layer, recipe, signed)
         assert layer.weight is not None and layer.bias is not None
         factors = layer.weight.reshape(-1)

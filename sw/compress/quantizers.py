@@ -9,9 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .bqnet import LevelSet
-
-__all__ = ["ActivationQuantizer", "FixedPoint", "PowerOfTwo", "round_half_up", "straight_through"]
+__all__ = ["ActivationQuantizer", "FixedPoint", "round_half_up", "straight_through"]
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -47,78 +45,6 @@ def straight_through(source: Tensor, value: Tensor) -> Tensor:
 def round_half_up(x: Tensor, exponent: int) -> Tensor:
     """``floor(x / 2**exponent + 0.5)``: the integers of a fixed-point format, as the device rounds."""
     return torch.floor(x * 2.0**-exponent + 0.5)
-
-
-class PowerOfTwo(nn.Module):
-    """Parametrization of a weight by its nearest value ``+-2**-k`` (or 0) of a level set.
-
-    Parameters
-    ----------
-    level_set : LevelSet
-        The values, up to the layer's scale.
-
-    Attributes
-    ----------
-    k_top : int
-        The scale: k of the largest magnitude. :meth:`fit` chooses it.
-    mask : bool tensor
-        False for the weights that are taken out: 0, without a gradient. :meth:`prune` chooses it; a single True before.
-    """
-
-    mask: Tensor
-
-    def __init__(self, level_set: LevelSet) -> None:
-        super().__init__()
-        self.level_set = level_set
-        self.k_top = level_set.k_min
-        self.register_buffer("mask", torch.tensor(True))
-        count = level_set.levels
-        # Magnitudes relative to the largest, rising; between two neighbours the boundary is half-way.
-        magnitudes = ([0.0] if level_set.zero else []) + [2.0**-j for j in reversed(range(count))]
-        self._magnitudes = torch.tensor(magnitudes)
-        self._boundaries = (self._magnitudes[1:] + self._magnitudes[:-1]) / 2
-
-    def prune(self, weight: Tensor, share: float) -> None:
-        """Choose anew which weights are taken out: the smallest, that share of all."""
-        kept = weight.numel() - round(share * weight.numel())
-        mask = torch.zeros(weight.numel(), dtype=torch.bool)
-        mask[weight.abs().flatten().topk(kept, sorted=False).indices] = True
-        self.mask = mask.reshape(weight.shape)
-
-    def fit(self, weight: Tensor) -> None:
-        """Choose the scale with the least squared error over the weights of the layer that are not taken out."""
-        level_set, keep = self.level_set, self.k_top
-        weight = weight * self.mask
-        errors = {}
-        for self.k_top in range(level_set.k_min, level_set.k_max - level_set.levels + 2):
-            errors[self.k_top] = float((self.quantize(weight) - weight).square().sum(dtype=torch.float64))
-        # On a tie (a layer of zeros, say) the old scale is as good as any.
-        best = min(errors.values())
-        self.k_top = keep if errors[keep] == best else min(errors, key=errors.__getitem__)
-
-    def codes(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Sign (-1, 0, 1; int64) and level of each weight: 0 for the largest magnitude, ``levels`` for 0."""
-        scaled = weight.abs() * 2.0**self.k_top
-        rank = torch.bucketize(scaled, self._boundaries.to(scaled), right=True)
-        sign = torch.where(weight < 0, -1, 1)
-        level = len(self._magnitudes) - 1 - rank
-        zero = (self._magnitudes[rank] == 0).logical_or_(~self.mask)
-        return torch.where(zero, 0, sign), torch.where(zero, self.level_set.levels, level)
-
-    def quantize(self, weight: Tensor) -> Tensor:
-        """The nearest value of each weight."""
-        scaled = weight.abs() * 2.0**self.k_top
-        rank = torch.bucketize(scaled, self._boundaries.to(scaled), right=True)
-        magnitude = self._magnitudes.to(scaled)[rank] * (self.mask * 2.0**-self.k_top)
-        return torch.where(weight < 0, -magnitude, magnitude)  # without zero as a value, -0.0 is positive
-
-    def forward(self, weight: Tensor) -> Tensor:
-        """The nearest values, with gradients straight through."""
-        return straight_through(weight * self.mask, self.quantize(weight.detach()))
-
-    def right_inverse(self, weight: Tensor) -> Tensor:
-        """Master weights start as the float weights."""
-        return weight
 
 
 class FixedPoint(nn.Module):

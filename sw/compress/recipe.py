@@ -1,6 +1,7 @@
 """What a recipe is: a frozen dataclass of options that loads from TOML, and how it is found by name."""
 
 import dataclasses
+import importlib
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from ..data import Dataset
     from ..frontend.graph import Graph
 
-__all__ = ["RECIPES", "Progress", "Recipe", "load_recipe", "recipe_class", "register", "require"]
+__all__ = ["RECIPE_NAMES", "Progress", "Recipe", "load_recipe", "recipe_class", "register", "require"]
 
 Progress = Callable[[int, int, float], None]
 """Called after each epoch with its number from 1, the number of epochs, and the mean training loss."""
@@ -42,7 +43,7 @@ class Recipe:
     Attributes
     ----------
     name : str
-        Its name in :data:`RECIPES` and on the command line.
+        Its name in :data:`RECIPE_NAMES` and on the command line.
     """
 
     name: ClassVar[str]
@@ -63,30 +64,32 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, source: str = "recipe") -> Self:
         """Build from a mapping; an unknown option is a :class:`ModelError` that names it."""
-        known = [field.name for field in dataclasses.fields(cls)]
+        common = {field.name for base in cls.__mro__[1:] if dataclasses.is_dataclass(base)
+                  for field in dataclasses.fields(base)}
+        known = sorted((field.name for field in dataclasses.fields(cls)), key=common.__contains__)
         for name in values:
             if name not in known:
                 raise ModelError(f"{source}: recipe {cls.name} has no option {name!r}; it has {', '.join(known)}")
         return cls(**values)
 
 
-RECIPES: dict[str, type[Recipe]] = {}
-"""Recipes by name; filled by :func:`register`."""
+RECIPE_NAMES = ("bqnet",)
+"""Each is a module of that name."""
+_RECIPES: dict[str, type[Recipe]] = {}
 
 
 def register(recipe: type[Recipe]) -> type[Recipe]:
     """Class decorator that enters a recipe under its name."""
-    RECIPES[recipe.name] = recipe
+    _RECIPES[recipe.name] = recipe
     return recipe
 
 
 def recipe_class(name: str, *, source: str = "recipe") -> type[Recipe]:
     """Look a recipe up; an unknown name is a :class:`ModelError`."""
-    from . import bqnet  # noqa: F401  (registers itself)
-
-    if name not in RECIPES:
-        raise ModelError(f"{source}: unknown recipe {name!r}; known are {', '.join(sorted(RECIPES))}")
-    return RECIPES[name]
+    if name not in RECIPE_NAMES:
+        raise ModelError(f"{source}: unknown recipe {name!r}; known are {', '.join(RECIPE_NAMES)}")
+    importlib.import_module(f".{name}", __package__)
+    return _RECIPES[name]
 
 
 def load_recipe(name: str | None = None, *, file: str | Path | None = None, settings: Iterable[str] = ()) -> Recipe:

@@ -1,6 +1,7 @@
 """Quantization-aware training: full-precision master weights behind the quantized forward pass."""
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,15 +10,15 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from ...hw.arch.errors import ModelError
-from .bqnet import BQNet
 from .calibrate import calibrate
-from .fakequant import ConvLayer, FakeQuantized
+from .fakequant import FakeQuantized
+from .options import QuantizedRecipe
 from .recipe import Progress
 
 if TYPE_CHECKING:
     from ..data import Dataset
 
-__all__ = ["fine_tune"]
+__all__ = ["GradualPruning", "Method", "fine_tune"]
 
 PIXEL_SCALE = 256.0
 WARM_UP = 0.1
@@ -27,17 +28,75 @@ LEAST_SCHEDULE = 11
 SMALL_STEP = 100_000_000
 """Multiplications of a training step's forward pass below which a second thread costs more than it saves."""
 REFINE = 0.5
-"""Share of the epochs before which scales and the weights to take out are chosen anew."""
+"""Share of the epochs before which scales are chosen anew."""
 PRUNE_STEPS = 50
 """Steps between two choices of the weights to take out."""
 
 
-def fine_tune(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recipe: BQNet, *, seed: int,
-              progress: Progress | None) -> None:
+class Method:
+    """What a recipe does besides, while a network is trained. Here: Adam, and nothing else."""
+
+    def begin(self, network: FakeQuantized, steps: int) -> None:
+        """Before the first choice of scales; ``steps`` will follow."""
+
+    def before_step(self, network: FakeQuantized, step: int) -> None:
+        """Before a step's forward pass; steps count from 0."""
+
+    def before_scales(self, network: FakeQuantized, step: int) -> None:
+        """Before scales are chosen anew."""
+
+    def optimizer(self, network: FakeQuantized, learning_rate: float) -> torch.optim.Optimizer:
+        """What makes the steps."""
+        return torch.optim.Adam(network.parameters(), lr=learning_rate)
+
+    def loss(self, network: FakeQuantized) -> Tensor | None:
+        """What is added to the loss."""
+        return None
+
+    def after_backward(self, network: FakeQuantized, step: int) -> None:
+        """When gradients are there."""
+
+    def after_step(self, network: FakeQuantized, step: int) -> None:
+        """When parameters have moved."""
+
+
+class GradualPruning(Method):
+    """Takes weights out in the first half: of a layer's share ``1 - (1 - step / last)**3`` (arXiv:1710.01878).
+
+    Parameters
+    ----------
+    shares : mapping of str to float
+        Of each layer's weights, by module path, the smallest.
+    """
+
+    def __init__(self, shares: Mapping[str, float]) -> None:
+        self.shares = shares
+        self.last = 0
+
+    def begin(self, network: FakeQuantized, steps: int) -> None:
+        self.last = steps
+        self._prune(network, 0)
+
+    def before_step(self, network: FakeQuantized, step: int) -> None:
+        if step % PRUNE_STEPS == 0 and step < self.last:
+            self._prune(network, step)
+
+    def before_scales(self, network: FakeQuantized, step: int) -> None:
+        self._prune(network, step)
+
+    def _prune(self, network: FakeQuantized, step: int) -> None:
+        grown = 1 - (1 - step / self.last) ** 3 if step < self.last else 1.0
+        for name, layer in network.weighted.items():
+            if share := self.shares.get(name, 0.0):
+                layer.weight_quantizer.prune(layer.master_weight, grown * share)
+
+
+def fine_tune(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recipe: QuantizedRecipe,
+              method: Method, *, seed: int, progress: Progress | None) -> None:
     """Calibrate a quantized network and train it with Adam; it is changed in place.
 
-    Weight and activation scales are chosen anew at each epoch of the first half, then stay, as do the weights that are
-    taken out. With ``epochs = 0`` it is only pruned and calibrated.
+    Weight and activation scales are chosen anew at each epoch of the first half, then stay. With ``epochs = 0`` it is
+    only calibrated.
 
     Parameters
     ----------
@@ -47,8 +106,10 @@ def fine_tune(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recip
         The float network.
     data : Dataset
         Training images.
-    recipe : BQNet
-        The options.
+    recipe : QuantizedRecipe
+        The options; a phase of several has its own ``epochs`` and ``learning_rate``.
+    method : Method
+        What the recipe does meanwhile.
     seed : int
         Decides the order of the images and their shifts.
     progress : callable or None
@@ -67,11 +128,11 @@ def fine_tune(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recip
     epochs = recipe.epochs_for(len(images))
     steps = -(-len(labels) // recipe.batch)
     settled, step = int(REFINE * epochs), 0
-    _prune(network, 0, settled * steps)
+    method.begin(network, settled * steps)
     _refine(network, sample, recipe)
     if epochs == 0:
         return
-    optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
+    optimizer = method.optimizer(network, recipe.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.learning_rate, total_steps=max(epochs * steps, LEAST_SCHEDULE), pct_start=WARM_UP)
     training, threads = teacher.training, torch.get_num_threads()
@@ -81,24 +142,27 @@ def fine_tune(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recip
     try:
         for epoch in range(1, epochs + 1):
             if 1 < epoch <= 1 + settled:
-                _prune(network, step, settled * steps)
+                method.before_scales(network, step)
                 _refine(network, sample, recipe)
             total = 0.0
             for index in torch.randperm(len(labels), generator=generator).split(recipe.batch):
-                if step % PRUNE_STEPS == 0 and step < settled * steps:
-                    _prune(network, step, settled * steps)
+                method.before_step(network, step)
                 x = images[index].float() / PIXEL_SCALE
                 if recipe.shift:
                     x = shift_randomly(x, recipe.shift, generator)
                 if recipe.flip:
                     x = torch.where(torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5, x.flip(3), x)
                 loss = _loss(network, teacher, x, labels[index], recipe)
+                total += loss.item() * len(index)
+                if (extra := method.loss(network)) is not None:
+                    loss = loss + extra
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
+                method.after_backward(network, step)
                 optimizer.step()
+                method.after_step(network, step)
                 schedule.step()
                 step += 1
-                total += loss.item() * len(index)
             if not total < float("inf"):
                 raise ModelError(f"recipe {recipe.name}: the training diverged in epoch {epoch}; lower learning_rate "
                                  f"(now {recipe.learning_rate})")
@@ -111,11 +175,11 @@ def fine_tune(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recip
 
 def _multiplications(network: FakeQuantized) -> int:
     """Of one image."""
-    return sum(math.prod(layer.layer.out_shape[1:]) * layer.master_weight.numel() for layer in network.chain
-               if isinstance(layer, ConvLayer))
+    return sum(math.prod(layer.layer.out_shape[1:]) * layer.layer.weight.size for layer in network.weighted.values()
+               if layer.layer.weight is not None)
 
 
-def _loss(network: FakeQuantized, teacher: nn.Module, x: Tensor, labels: Tensor, recipe: BQNet) -> Tensor:
+def _loss(network: FakeQuantized, teacher: nn.Module, x: Tensor, labels: Tensor, recipe: QuantizedRecipe) -> Tensor:
     with parametrize.cached():
         logits = network(x)
     loss = (1 - recipe.distill) * functional.cross_entropy(logits, labels)
@@ -128,16 +192,7 @@ def _loss(network: FakeQuantized, teacher: nn.Module, x: Tensor, labels: Tensor,
     return loss
 
 
-def _prune(network: FakeQuantized, step: int, last: int) -> None:
-    """Take weights out: of the recipe's share 1 - (1 - step / last)**3, all of it from the last step on."""
-    grown = 1 - (1 - step / last) ** 3 if step < last else 1.0
-    for layer in network.chain:
-        if isinstance(layer, ConvLayer) and (share := layer.weight_quantizer.level_set.prune):
-            layer.weight_quantizer.prune(layer.master_weight, grown * share)
-
-
-def _refine(network: FakeQuantized, sample: Tensor, recipe: BQNet) -> None:
-    for layer in network.chain:
-        if isinstance(layer, ConvLayer):
-            layer.refit()
+def _refine(network: FakeQuantized, sample: Tensor, recipe: QuantizedRecipe) -> None:
+    for layer in network.weighted.values():
+        layer.refit()
     calibrate(network, sample, recipe)

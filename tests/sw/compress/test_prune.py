@@ -12,7 +12,7 @@ from shiftwright.sw.compress.bqnet import BQNet, LevelSet
 from shiftwright.sw.compress.calibrate import calibrate
 from shiftwright.sw.compress.fakequant import ConvLayer, FakeQuantized
 from shiftwright.sw.compress.lower import lower
-from shiftwright.sw.compress.quantizers import PowerOfTwo
+from shiftwright.sw.compress.weights import PowerOfTwo
 from shiftwright.sw.data import Dataset
 from shiftwright.sw.frontend.capture import capture
 
@@ -48,10 +48,9 @@ def test_the_smallest_weights_are_taken_out(zero: bool) -> None:
     quantizer.fit(weight)
     boundary = weight.abs().flatten().sort().values[21]
     assert torch.equal(quantizer.mask, weight.abs() >= boundary) and int(quantizer.mask.sum()) == 9
-    sign, level = quantizer.codes(weight)
-    value = torch.where(sign == 0, 0.0, sign * 2.0 ** -(level + quantizer.k_top))
-    assert torch.equal(value, quantizer.quantize(weight))
-    assert not value[~quantizer.mask].any() and bool((level[~quantizer.mask] == 2).all())
+    value = quantizer.numbers(weight) * quantizer.unit
+    assert torch.equal(value, quantizer.quantize(weight) + 0.0)
+    assert not value[~quantizer.mask].any()
     assert zero or bool(value[quantizer.mask].all())
     quantizer.prune(weight, 0.0)
     assert bool(quantizer.mask.all())

@@ -13,8 +13,9 @@ from shiftwright.sw.compress.bqnet import BQNet, LevelSet
 from shiftwright.sw.compress.calibrate import choose_exponent
 from shiftwright.sw.compress.fakequant import FakeQuantized
 from shiftwright.sw.compress.lower import lower
-from shiftwright.sw.compress.quantizers import ActivationQuantizer, FixedPoint, PowerOfTwo
+from shiftwright.sw.compress.quantizers import ActivationQuantizer, FixedPoint
 from shiftwright.sw.compress.scales import reciprocal
+from shiftwright.sw.compress.weights import PowerOfTwo
 from shiftwright.sw.frontend.graph import Clamp, FloatLayer, Graph
 from shiftwright.sw.network import Term
 
@@ -41,10 +42,9 @@ def test_nearest_value(levels: int, zero: bool) -> None:
 def test_codes_are_the_values(levels: int, zero: bool) -> None:
     quantizer = PowerOfTwo(LevelSet(levels, zero, -4, 8))
     quantizer.fit(weights())
-    sign, level = quantizer.codes(weights())
-    expected = torch.where(sign == 0, 0.0, sign * 2.0 ** -(level + quantizer.k_top))
-    assert torch.equal(expected, quantizer.quantize(weights()) + 0.0)
-    assert int(level.max()) == (levels if zero else levels - 1)
+    numbers = quantizer.numbers(weights())
+    assert torch.equal(numbers * quantizer.unit, quantizer.quantize(weights()) + 0.0)
+    assert int(numbers.abs().min()) == (0 if zero else 1) and int(numbers.abs().max()) == 1 << levels - 1
 
 
 @pytest.mark.parametrize(("scale", "k_range"), [(1.0, (-4, 8)), (0.013, (-4, 8)), (0.013, (0, 3)), (50.0, (0, 8))])

@@ -6,14 +6,14 @@ import pytest
 
 from shiftwright.hw.arch.errors import ModelError
 from shiftwright.sw.compress.bqnet import BQNet, LevelSet
-from shiftwright.sw.compress.recipe import RECIPES, load_recipe
+from shiftwright.sw.compress.recipe import load_recipe, recipe_class
 
 REPOSITORY = Path(__file__).parents[3]
 
 
 def test_registry() -> None:
     assert load_recipe("bqnet") == BQNet()
-    assert RECIPES["bqnet"] is BQNet
+    assert recipe_class("bqnet") is BQNet
 
 
 @pytest.mark.parametrize("text", [

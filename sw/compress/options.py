@@ -1,0 +1,179 @@
+"""What all recipes that train a quantized network have in common."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ...hw.arch.errors import ModelError
+from ..network import QuantizedNetwork
+from .recipe import Progress, Recipe, require
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..data import Dataset
+    from ..frontend.graph import Graph
+    from .fakequant import FakeQuantized
+    from .weights import WeightQuantizer
+
+__all__ = ["QuantizedRecipe"]
+
+MAX_SHIFT_FIELD = 15
+CHOSEN_STEPS = 3000
+CHOSEN_EPOCHS = (4, 40)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuantizedRecipe(Recipe):
+    """Options of the arithmetic, of activations and of training.
+
+    A recipe adds options of its own, says which of them a single layer may have (:attr:`of_layers`), checks them
+    (:meth:`check`), makes the layers' quantizers (:meth:`quantizer`) and trains (:meth:`train`).
+
+    Parameters
+    ----------
+    layers : mapping
+        Options of single layers, by module path; the path of a block is that of all layers in it.
+    act_bits : int
+        Bits of an activation, 2 to 8.
+    max_shift : int
+        Largest left shift of the device, 0 to 15.
+    guard_bits : int or None
+        Fractional bits of a product that the device keeps; None keeps all, 0 is ``sign(w) (x >> k)``, truncated.
+        The training's forward pass truncates likewise.
+    acc_bits : int
+        Accumulator width of the device, 16 to 32.
+    raw_output : bool
+        The last layer returns its accumulators (when it is a convolution or linear layer without clamp).
+    calibration : str
+        How activation scales are chosen: ``"mse"`` (least squared error) or ``"percentile"`` (least scale that holds
+        that share of the values).
+    percentile : float
+        For ``"percentile"``, 50 to 100.
+    calibration_images : int
+        Images that the scales are chosen on.
+    epochs : int or None
+        Passes over the training images; 0 quantizes after training, without any. None chooses, so that small data sets
+        get more: about 3,000 steps, in 4 to 40 epochs.
+    batch : int
+        Images a training step.
+    learning_rate : float
+        Adam's, at its peak; it falls to zero along a cosine.
+    distill : float
+        Share of the loss that compares with the float network's logits, 0 to 1; the rest compares with the labels.
+    temperature : float
+        Divides the logits in that comparison.
+    shift : int
+        Largest random shift of a training image, in pixels.
+    flip : bool
+        Half of the training images, chosen at random, are mirrored left to right.
+    """
+
+    of_layers: ClassVar[tuple[str, ...]] = ()
+
+    layers: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    act_bits: int = 8
+    max_shift: int = 7
+    guard_bits: int | None = None
+    acc_bits: int = 24
+    raw_output: bool = True
+    calibration: str = "mse"
+    percentile: float = 99.9
+    calibration_images: int = 1000
+    epochs: int | None = None
+    batch: int = 128
+    learning_rate: float = 2e-3
+    distill: float = 0.5
+    temperature: float = 2.0
+    shift: int = 1
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        where = f"recipe {self.name}"
+        require(where, "max_shift", self.max_shift, int, 0, MAX_SHIFT_FIELD)
+        if self.guard_bits is not None:
+            require(where, "guard_bits", self.guard_bits, int, 0, self.max_shift)
+        if self.epochs is not None:
+            require(where, "epochs", self.epochs, int, 0, 100_000)
+        for name, kind, low, high in (
+                ("act_bits", int, 2, 8), ("acc_bits", int, 16, 32), ("calibration_images", int, 1, 1_000_000),
+                ("batch", int, 1, 1_000_000), ("learning_rate", float, 0, 1e3),
+                ("percentile", float, 50, 100), ("distill", float, 0, 1), ("temperature", float, 1e-3, 1e3),
+                ("shift", int, 0, 1000), ("raw_output", bool, None, None), ("flip", bool, None, None)):
+            require(where, name, getattr(self, name), kind, low, high)
+        if self.calibration not in ("mse", "percentile"):
+            raise ModelError(f"{where}: calibration must be 'mse' or 'percentile', not {self.calibration!r}")
+        if not isinstance(self.layers, Mapping):
+            raise ModelError(f"{where}: layers must be a table, not {self.layers!r}")
+        self.check(where, {})
+        for layer, options in self.layers.items():
+            if not isinstance(options, Mapping):
+                raise ModelError(f"{where}: layers.{layer} must be a table, not {options!r}")
+            for option in options:
+                if option not in self.of_layers:
+                    raise ModelError(f"{where}: layers.{layer} has no option {option!r}; it has "
+                                     f"{', '.join(self.of_layers) or 'none'}")
+            self.check(f"{where}: layers.{layer}", options)
+
+    def check(self, where: str, options: Mapping[str, Any]) -> None:
+        """Refuse bad values of the recipe's own options, of which a layer may have `options` of its own."""
+
+    def quantizer(self, layer: str) -> "WeightQuantizer":
+        """What a layer's weights start with, by module path."""
+        raise NotImplementedError
+
+    def train(self, network: "FakeQuantized", teacher: "torch.nn.Module", data: "Dataset", *, seed: int,
+              progress: Progress | None) -> None:
+        """Calibrate and train a network, in place."""
+        raise NotImplementedError
+
+    @property
+    def guard(self) -> int:
+        """``guard_bits`` as a number: ``max_shift`` when the arithmetic is exact."""
+        return self.max_shift if self.guard_bits is None else self.guard_bits
+
+    def epochs_for(self, images: int) -> int:
+        """``epochs``, or the number chosen for a data set of so many images."""
+        if self.epochs is not None:
+            return self.epochs
+        least, most = CHOSEN_EPOCHS
+        return min(max(round(CHOSEN_STEPS * self.batch / images), least), most)
+
+    def options_of(self, layer: str) -> dict[str, Any]:
+        """Options that a layer may have of its own, by module path; of the paths that lead to it, the longest wins."""
+        options = {name: getattr(self, name) for name in self.of_layers}
+        for path in sorted(self.layers, key=len):
+            if _leads_to(path, layer):
+                options |= self.layers[path]
+        return options
+
+    def run(self, model: "torch.nn.Module", graph: "Graph", train_data: "Dataset", *, seed: int,
+            progress: Progress | None) -> QuantizedNetwork:
+        """Quantize, calibrate, train and lower; see :func:`~.api.compress`.
+
+        Raises
+        ------
+        ModelError
+            If ``layers`` names a layer that the network does not have.
+        OverflowProofError
+            If an accumulator could leave ``acc_bits``.
+        """
+        from .fakequant import FakeQuantized
+        from .lower import lower
+
+        weighted = [layer.name for layer in graph.layers if layer.weight is not None and not layer.affine]
+        for path in self.layers:
+            if not any(_leads_to(path, name) for name in weighted):
+                raise ModelError(f"recipe {self.name}: layers names {path!r}, which is no layer with weights; the "
+                                 f"network has {', '.join(weighted)}")
+        for name in weighted:
+            self.check(f"recipe {self.name}: layer {name}", self.options_of(name))
+        network = FakeQuantized(graph, self)
+        self.train(network, model, train_data, seed=seed, progress=progress)
+        metadata = {"recipe": self.name, "options": self.to_dict(), "seed": seed, "dataset": train_data.name}
+        return lower(network, graph, self, metadata)
+
+
+def _leads_to(path: str, layer: str) -> bool:
+    """Whether a module path is a layer's, or that of a block around it."""
+    return layer == path or layer.startswith(f"{path}.")
