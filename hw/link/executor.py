@@ -1,0 +1,178 @@
+"""Does what requests ask for, as far as it is not sending: order, writes, speed."""
+
+from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from ..arch.bus import BUS_ADDR_BITS, BUS_DATA_BITS, Region
+from ..arch.link import CRC_BYTES, PAYLOAD_MAX, RESPONSE, Answer, Op
+from ..uart import LEAST_DIVISOR, divisor_bits, largest_divisor
+from .counter import load_or_count
+from .receiver import SIZE_BITS, RequestLayout
+
+__all__ = ["Executor", "OP_BITS"]
+
+OP_BITS = 7
+"""Bits of an answer's op but for :data:`.REPLY`."""
+WORD_OPS = (Op.WRITE_WORDS, Op.READ_WORDS)
+WRITES = (Op.WRITE_WORDS, Op.WRITE_BYTES)
+READS = (Op.READ_WORDS, Op.READ_BYTES)
+
+
+def _is(op: Value, *ops: Op) -> Value:
+    return Cat(op == each for each in ops).any()
+
+
+class Executor(wiring.Component):
+    """Accepts or refuses requests, and carries them out.
+
+    Parameters
+    ----------
+    first : int
+        Divisor of the first speed.
+
+    Members
+    -------
+    arrived, release, header, size, damaged, read_at, read_data
+        Of the :class:`.FrameReceiver`.
+    busy : In(1)
+        A run is under way.
+    w_addr, w_data, w_en : Out
+        Writes to the word bus.
+    answer, answer_op, answer_seq : Out
+        Of the answer to send; they change only together with ``want``.
+    want : Out(1)
+        There is an answer to send; high until ``taken``.
+    load : Out(1)
+        The answer that comes may have a payload from the bus: take the header's address and count.
+    taken, sending, reading, ended : In(1)
+        Of the :class:`.FrameSender`: it takes the answer; it has one in hand; it still needs the bus for it; the last
+        stop bit has ended.
+    session, last : Out(16), Out(8)
+        The present session; the number that was accepted last.
+    count : Out(16)
+        Damaged frames.
+    divisor : Out
+    reset : Out(1)
+        High for a cycle: a reset was asked for.
+    """
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        super().__init__({
+            "arrived": In(1), "release": Out(1), "header": In(RequestLayout), "size": In(SIZE_BITS),
+            "damaged": In(1), "read_at": Out(range(PAYLOAD_MAX)), "read_data": In(8), "busy": In(1),
+            "w_addr": Out(BUS_ADDR_BITS), "w_data": Out(BUS_DATA_BITS), "w_en": Out(1),
+            "answer": Out(Answer), "answer_op": Out(OP_BITS), "answer_seq": Out(8), "want": Out(1), "load": Out(1),
+            "taken": In(1), "sending": In(1), "reading": In(1), "ended": In(1),
+            "session": Out(8 * RESPONSE["session"]), "last": Out(8, init=0xFF),
+            "count": Out(8 * RESPONSE["damaged"]), "divisor": Out(divisor_bits(first), init=first), "reset": Out(1),
+        })
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        m = Module()
+        op, count = self.header.op, self.header.count
+        hello, baud, reset, verify = (op == each for each in (Op.HELLO, Op.BAUD, Op.RESET, Op.VERIFY))
+        write, read, words = _is(op, *WRITES), _is(op, *READS), _is(op, *WORD_OPS)
+        registers = self.header.address[-2:] == Region.REGISTERS
+
+        # What is to be done is in registers a cycle after a frame has arrived.
+        verdict = Signal(Answer)
+        follows, again = self.header.seq == (self.last + 1)[:8], self.header.seq == self.last
+        m.d.sync += verdict.eq(Answer.OK)
+        with m.If(~hello & (self.header.session != self.session)):
+            m.d.sync += verdict.eq(Answer.WRONG_SESSION)
+        with m.Elif(~hello & ~follows & ~again):
+            m.d.sync += verdict.eq(Answer.OUT_OF_ORDER)
+        with m.Elif((op == Op.NONE) | (op > Op.RESET)):
+            m.d.sync += verdict.eq(Answer.BAD_OP)
+        with m.Elif(self._bad_length(write, read, words, verify, baud)):
+            m.d.sync += verdict.eq(Answer.BAD_LENGTH)
+        writing, following, line, memory, free, registering = (
+            Signal(name=name) for name in ("writing", "following", "line", "memory", "free", "registering"))
+        m.d.sync += [
+            writing.eq(write & ~again), following.eq(verify | ((baud | reset) & ~again)), line.eq(~write),
+            memory.eq(verify | ((read | (write & ~again)) & ~registers)), registering.eq(write & ~again & registers),
+            free.eq(~self.busy),
+        ]
+
+        # A write to registers may be a start, which must not take the memory from a read under way.
+        may, quiet, ok = Signal(), Signal(), Signal()
+        m.d.comb += [
+            quiet.eq(~self.sending & ~self.want), ok.eq(verdict == Answer.OK),
+            may.eq(~ok | ((quiet | ~line) & (free | ~memory) & ~(registering & self.reading))),
+        ]
+        going, draining, drained = Signal(), Signal(), Signal()
+        with m.FSM():
+            with m.State("Idle"):
+                with m.If(self.arrived):
+                    m.next = "Wait"
+            with m.State("Wait"):
+                with m.If(may):
+                    m.d.comb += [going.eq(1), self.release.eq(~(ok & following)), self.load.eq(ok & line)]
+                    m.next = "Idle"
+                    with m.If(ok & writing):
+                        m.next = "Drain"
+                    with m.If(ok & following):
+                        m.next = "Follow"
+            with m.State("Drain"):
+                m.d.comb += draining.eq(1)
+                with m.If(drained):
+                    m.next = "Idle"
+            with m.State("Follow"):
+                with m.If(self.ended):
+                    m.d.comb += [self.release.eq(1), self.reset.eq(reset)]
+                    m.next = "Idle"
+                    with m.If(baud):
+                        m.d.sync += self.divisor.eq(count)
+
+        with m.If(self.taken):
+            m.d.sync += self.want.eq(0)
+        with m.If(going | (self.damaged & quiet)):
+            m.d.sync += [
+                self.want.eq(1), self.answer.eq(verdict), self.answer_op.eq(op), self.answer_seq.eq(self.header.seq),
+            ]
+        with m.If(self.damaged & quiet):
+            m.d.sync += [self.answer.eq(Answer.DAMAGED), self.answer_op.eq(Op.NONE), self.answer_seq.eq(0)]
+        with m.If(self.damaged):
+            m.d.sync += self.count.eq(self.count + 1)
+        with m.If(going & ok):
+            m.d.sync += self.last.eq(self.header.seq)
+            with m.If(hello):
+                m.d.sync += self.session.eq(self.header.session)
+        self._drain(m, draining, drained, words)
+        return m
+
+    def _bad_length(self, write: Value, read: Value, words: Value, verify: Value, baud: Value) -> Value:
+        count = self.header.count
+        size = Mux(words, count << 1, count)
+        most = largest_divisor(self.first)
+        return (
+            ((size[:SIZE_BITS] & write.replicate(SIZE_BITS)) != self.size)
+            | ((read | write) & size[SIZE_BITS:].any())
+            | (read & size[SIZE_BITS - 1] & size[:SIZE_BITS - 1].any())
+            | ((read | write | verify) & (count == 0))
+            | (baud & ((count < LEAST_DIVISOR) | (count > most)))
+        )
+
+    def _drain(self, m: Module, draining: Value, drained: Value, words: Value) -> None:
+        """Payload to the bus: a byte a cycle, a word when there are enough of them."""
+        address = Signal(BUS_ADDR_BITS - 2, reset_less=True)
+        region = Signal(2, reset_less=True)
+        left = Signal(SIZE_BITS, reset_less=True)
+        place = Signal(range(PAYLOAD_MAX), init=PAYLOAD_MAX - CRC_BYTES)
+        low = Signal(8, reset_less=True)
+        wide, odd, flowing = Signal(), Signal(), Signal()
+        load = ~draining
+        load_or_count(m, address, self.header.address, load, self.w_en)
+        none_left = load_or_count(m, left, ~self.header.count, load, self.w_en)
+        with m.If(load):
+            m.d.sync += [region.eq(self.header.address[-2:]), wide.eq(words)]
+        m.d.sync += [low.eq(self.read_data), place.eq(place + 1), odd.eq(~odd), flowing.eq(flowing | odd)]
+        with m.If(load):
+            m.d.sync += [place.eq(place.init), odd.eq(0), flowing.eq(0)]
+        m.d.comb += [
+            self.read_at.eq(place), self.w_addr.eq(Cat(address, region)), drained.eq(draining & none_left),
+            self.w_data.eq(Cat(low, self.read_data & wide.replicate(8))),
+            self.w_en.eq(draining & flowing & ~(wide & odd) & ~none_left),
+        ]
