@@ -112,11 +112,12 @@ def boards() -> str:
 
 
 def ip_map() -> str:
-    """The address map of ports with byte addresses; sizes of the default configuration's names."""
+    """The address map of ports with byte addresses; only the number of banks depends on the configuration."""
     config = AcceleratorConfig()
     parts = address_map(config, mapped=True)
     banks = [part for part in parts if part.name.startswith("BANK")]
-    rows = [("`MODEL`", "read, write", f"`{parts[0].at:#09x}` + 4 n", "word n of the model memory, below `weight_depth`"),
+    rows = [("`MODEL`", "read, write", f"`{parts[0].at:#09x}` + 4 n",
+             "word n of the model memory, below `weight_depth`"),
             ("`ACTIVATION`", "read, write", f"`{banks[0].at:#09x}` + `{banks[1].at - banks[0].at:#x}` b + 4 n",
              "activation n of bank b, below `act_depth`; the bank is y * `lanes_x` + x")]
     access = {"r": "read", "rw": "read, write"}

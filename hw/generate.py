@@ -23,8 +23,8 @@ from .arch.ports import MAPPED_PORTS, address_map
 from .cells.use import cells_verilog
 from .yosys import run_yosys, tool_path, yosys_version
 
-__all__ = ["MemoryInfo", "WAIVERS", "accelerator", "design_memories", "generate", "rtlil_text",
-           "strip_zero_contents", "undefine_collisions", "verilog"]
+__all__ = ["CLOCK", "MemoryInfo", "WAIVERS", "accelerator", "design_memories", "generate", "rtlil_text",
+           "strip_zero_contents", "to_verilog", "tool_versions", "undefine_collisions", "verilog", "write_files"]
 
 WAIVERS = """\
 `verilator_config
@@ -47,6 +47,8 @@ lint_off -rule CMPCONST
 // Cases are tried in order; a later one that overlaps is the lower priority.
 lint_off -rule CASEOVERLAP
 """
+CLOCK = {"clock": "clk", "reset": "rst", "edge": "rising", "reset_kind": "synchronous, active high"}
+"""Of a design that does not say otherwise."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,7 +136,7 @@ def verilog(component: Elaboratable, *, name: str = "top", strict: bool = False)
         If Yosys is missing or fails.
     """
     text = rtlil_text(component, name=name)
-    return _to_verilog(undefine_collisions(text) if strict else text)
+    return to_verilog(undefine_collisions(text) if strict else text)
 
 
 def design_memories(text: str) -> list[MemoryInfo]:
@@ -190,7 +192,7 @@ def generate(source: AcceleratorConfig | wiring.Component, directory: str | Path
 
         component, offered, config = accelerator_with_port(source, port, clock_hz=clock_hz, board=board), port, source
     text = rtlil_text(component, name=name)
-    files = {f"{name}.v": _to_verilog(text), f"{name}.vlt": WAIVERS}
+    files = {f"{name}.v": to_verilog(text), f"{name}.vlt": WAIVERS}
     if isinstance(source, AcceleratorConfig) and port in MAPPED_PORTS:
         from .ports.header import HEADER_FILE, c_header
 
@@ -199,23 +201,28 @@ def generate(source: AcceleratorConfig | wiring.Component, directory: str | Path
         "name": name,
         "config": config.to_dict() if isinstance(config, AcceleratorConfig) else None,
         "fingerprint": f"{config.fingerprint:08x}" if isinstance(config, AcceleratorConfig) else None,
-        "clock": getattr(component, "clock", None) or {
-            "clock": "clk", "reset": "rst", "edge": "rising", "reset_kind": "synchronous, active high"},
+        "clock": getattr(component, "clock", CLOCK),
         "port": offered,
         "address_map": _address_map(source, port) if isinstance(source, AcceleratorConfig) else None,
         "ports": _ports(component),
         "memories": [dataclasses.asdict(memory) for memory in design_memories(text)],
         "files": {file: hashlib.sha256(content.encode()).hexdigest() for file, content in files.items()},
-        "tools": {"shiftwright": importlib.metadata.version("shiftwright"),
-                  "amaranth": importlib.metadata.version("amaranth"),
-                  "yosys": yosys_version(tool_path("yosys")).removeprefix("yosys ")},
+        "tools": tool_versions(),
     }
     files[f"{name}.json"] = json.dumps(manifest, indent=2) + "\n"
-    _write_all(Path(directory), files)
+    write_files(Path(directory), files)
     return manifest
 
 
-def _to_verilog(text: str) -> str:
+def tool_versions() -> dict[str, str]:
+    """What a generated file depends on besides its source."""
+    return {"shiftwright": importlib.metadata.version("shiftwright"),
+            "amaranth": importlib.metadata.version("amaranth"),
+            "yosys": yosys_version(tool_path("yosys")).removeprefix("yosys ")}
+
+
+def to_verilog(text: str) -> str:
+    """RTLIL text as Verilog, with the cells that it uses."""
     strip = " ".join(f"-remove {attribute}" for attribute in
                      ("generator", "top", "src", "amaranth.hierarchy", "amaranth.decoding"))
     # "proc" without its mux and ROM steps keeps Amaranth's case statements; memories become arrays.
@@ -250,7 +257,8 @@ def _ports(component: wiring.Component) -> list[dict[str, object]]:
     return ports
 
 
-def _write_all(directory: Path, files: dict[str, str]) -> None:
+def write_files(directory: Path, files: dict[str, str]) -> None:
+    """Write files by name into ``directory``, each whole or not at all, in their order."""
     partial = None
     try:
         directory.mkdir(parents=True, exist_ok=True)

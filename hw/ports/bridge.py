@@ -1,8 +1,8 @@
 """What every port with byte addresses shares: the address map, refusals, the interrupt, the transfers on the word bus.
 
-One access at a time. It is taken in ``Idle``, checked, done in ``Answer`` (a read waits in ``Read`` for its word), and
-the answer stands until it is taken. Each step begins and ends in registers, so that neither the system's bus nor the
-accelerator sees the other's paths.
+One access at a time. It is taken in ``Idle``, its address is looked up in ``Look``, it is refused or not in ``Check``,
+done in ``Answer`` (a read waits in ``Read`` for its word), and the answer stands until it is taken. Each step begins
+and ends in registers, so that neither the system's bus nor the accelerator sees the other's paths.
 """
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
@@ -80,7 +80,9 @@ class Bridge(wiring.Component):
                 m.d.sync += [self.bus_addr.eq(self.addr), self.bus_w_data.eq(self.data), write.eq(self.write),
                              lanes.eq(self.lanes)]
                 with m.If(self.valid):
-                    m.next = "Check"
+                    m.next = "Look"
+            with m.State("Look"):
+                m.next = "Check"
             with m.State("Check"):
                 m.d.sync += [
                     self.error.eq(refused), self.bus_w_en.eq(acting & write & lanes[0]),
@@ -106,32 +108,34 @@ class Bridge(wiring.Component):
         return m
 
     def _refusal(self, m: Module, write: Signal, lanes: Signal, refused: Signal) -> Value:
-        """Drive ``refused`` for the access that is held; 1 for the port's own registers."""
+        """Drive ``refused`` from a cycle after the access was taken; 1 for the port's own registers."""
         config = self.config
         addr = self.bus_addr
         region, offset = addr[-2:], addr[:-2]
         register, beyond = offset[:REGISTER_BITS], offset[REGISTER_BITS:].any()
-        free, mine, known, writable = Signal(), Signal(), Signal(), Signal()
+        free, mine, memory, known, writable, start = (Signal(name=name) for name in (
+            "free", "mine", "memory", "known", "writable", "start"))
         # The accelerator's own register of the same thing rises and falls with this one.
-        m.d.sync += free.eq(~self.busy)
-        start = (self.bus_w_data & Control.START).any()
-        m.d.comb += mine.eq((region == Region.REGISTERS) & ~beyond
-                            & Cat(register == number for number in PortRegister).any())
+        m.d.sync += [
+            free.eq(~self.busy), memory.eq(region != Region.REGISTERS), mine.eq(0), known.eq(0),
+            start.eq((region == Region.REGISTERS) & (self.bus_w_data & Control.START).any()
+                     & (register == Register.CONTROL)),
+        ]
         with m.Switch(region):
             with m.Case(Region.MODEL):
-                m.d.comb += [known.eq(_below(offset, config.weight_depth) & free), writable.eq(lanes[:2].all())]
+                m.d.sync += [known.eq(_below(offset, config.weight_depth)), writable.eq(lanes[:2].all())]
             with m.Case(Region.ACTIVATIONS):
-                m.d.comb += [
-                    known.eq(_below(offset[BANK_SHIFT:], config.lanes) & free
-                             & _below(offset[:BANK_SHIFT], config.act_depth)),
+                m.d.sync += [
+                    known.eq(_below(offset[BANK_SHIFT:], config.lanes) & _below(offset[:BANK_SHIFT], config.act_depth)),
                     writable.eq(lanes[0]),
                 ]
             with m.Case(Region.REGISTERS):
-                m.d.comb += [
-                    known.eq(mine | ~beyond & (register <= max(Register))),
-                    writable.eq(lanes[:2].all() & (mine | (register == Register.CONTROL) & (free | ~start))),
+                own = Cat(register == number for number in PortRegister).any()
+                m.d.sync += [
+                    mine.eq(own & ~beyond), known.eq((own | (register <= max(Register))) & ~beyond),
+                    writable.eq(lanes[:2].all() & (own | (register == Register.CONTROL))),
                 ]
-        m.d.comb += refused.eq(~known | write & lanes.any() & ~writable)
+        m.d.comb += refused.eq(~known | memory & ~free | write & lanes.any() & (~writable | start & ~free))
         return mine
 
     def _interrupt(self, m: Module) -> tuple[Signal, Signal, Signal, Signal]:
