@@ -3,12 +3,14 @@
 The board is written from the text of ``hw/arch/link.py``, byte by byte, and shares no code with the host.
 """
 
+import dataclasses
 import heapq
 import random
 import struct
 import zlib
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,10 @@ from shiftwright.hw.arch.bus import MAP_VERSION, Control, Register, Status
 from shiftwright.hw.arch.config import AcceleratorConfig
 from shiftwright.hw.arch.errors import TransportError
 from shiftwright.hw.arch.link import FIRST_BAUD, PROTOCOL, Answer, Op
+from shiftwright.sw.compiler.layout import pack_activations, unpack_activations
+from shiftwright.sw.compiler.placement import TensorPlacement
+from shiftwright.sw.image import Image
+from tests.networks import tensor
 
 FLAG, ESCAPE, ESCAPED, PAYLOAD_MAX, REPLY = 0x7E, 0x7D, 0x20, 512, 0x80
 TOLERANCE = 0.04
@@ -307,6 +313,7 @@ class Line:
         self.to_board: deque[tuple[float, int, float]] = deque()
         self.time = self.tx_free = 0.0
         self.cut = self.closed = False
+        self.happened: list[float] = []
 
     def spoil(self, value: int) -> list[int]:
         flip, drop, double, insert = self.faults
@@ -364,7 +371,9 @@ class Line:
         """Let the board and the script do what is due."""
         board = self.board
         while self.script and self.script[0][0] <= self.time:
-            self.script.pop(0)[1](self)
+            at, happen = self.script.pop(0)
+            self.happened.append(at)
+            happen(self)
         self.check()
         while True:
             events = board.events[0][0] * self.slow if board.events else float("inf")
@@ -411,3 +420,45 @@ def frame(op: int, seq: int, session: int, address: int = 0, count: int = 0, pay
     stuffed = b"".join(bytes([ESCAPE, value ^ ESCAPED]) if value in (FLAG, ESCAPE) else bytes([value])
                        for value in body)
     return bytes([FLAG]) + stuffed + bytes([FLAG])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Toy:
+    """A model that the software board runs: the output depends on every word of the model and of the input."""
+
+    image: Image
+    weights: np.ndarray
+
+    @classmethod
+    def random(cls, seed: int, *, words: int = 3000, config: AcceleratorConfig | None = None,
+               overlap: bool = False) -> "Toy":
+        rng = np.random.default_rng(seed)
+        config = config or AcceleratorConfig(lanes_y=2, lanes_x=2, weight_depth=8192, act_depth=128)
+        source = TensorPlacement.of(tensor("x", 3, 5, 6, signed=True), config, base=0 if overlap else 30)
+        target = TensorPlacement.of(tensor("y", 7, bits=32, signed=True), config, base=0)
+        memory = rng.integers(1 << 16, size=words, dtype=np.uint16)
+        memory[:7] = [0x5357, 1, words & 0xFFFF, words >> 16, 1, 0, 0]
+        return cls(Image(config=config, input=source, output=target, words=memory),
+                   rng.integers(-99, 99, size=(7, 90)))
+
+    def inputs(self, count: int, seed: int = 0) -> np.ndarray:
+        low, high = self.image.input.range
+        return np.random.default_rng(seed).integers(low, high + 1, size=(count, *self.image.input.shape))
+
+    def output(self, x: np.ndarray, words: np.ndarray | None = None) -> np.ndarray:
+        """What a run gives, int32 (7, 1, 1)."""
+        words = self.image.words if words is None else words
+        salt = zlib.crc32(words.astype("<u2").tobytes()) % 9973
+        return np.asarray(self.weights @ x.ravel().astype(np.int64) + salt).astype(np.int32).reshape(7, 1, 1)
+
+    def compute(self, board: Board) -> tuple[int, int]:
+        config, target = self.image.config, self.image.output
+        x = unpack_activations(self.image.input, config, board.banks)
+        banks, addresses, data = pack_activations(target, config,
+                                                  self.output(x, board.model[:len(self.image.words)]))
+        board.banks[:] = np.random.default_rng(int(x.sum()) & 0xFF).integers(256, size=board.banks.shape)
+        board.banks[banks, addresses] = data
+        return 20_000, Status.OK
+
+    def board(self, **options: Any) -> Board:
+        return Board(self.image.config, compute=self.compute, **options)

@@ -111,8 +111,8 @@ def load_words(session: Session, words: np.ndarray, *, force: bool = False,
         look = True
         if rounds == ROUNDS:
             raise TransportError(f"{transport.name}: the model memory does not keep what is written: CRC-32 wrong "
-                                 f"after {rounds} rounds in which the board accepted every frame; is another host writing "
-                                 f"to this board? Otherwise its memory or its power supply is defective")
+                                 f"after {rounds} rounds in which the board accepted every frame; is another host "
+                                 f"writing to this board? Otherwise its memory or its power supply is defective")
     session.progressed()
     return LoadResult(
         bytes=total, sent=sent, skipped=skipped, baud=transport.baud, seconds=transport.now() - started,

@@ -34,8 +34,12 @@ class RoundTrip:
             self._smooth += (seconds - self._smooth) / 8
         self.least = seconds if self.least is None else min(self.least, seconds)
 
+    def plausible(self) -> None:
+        """The last copy of several may well be the one that was answered: the time-out need not be longer."""
+        self._doublings = 0
+
     def back_off(self) -> None:
-        """An answer did not come in time: wait twice as long from now on, until one is measured."""
+        """An answer did not come in time: wait twice as long from now on, until there is one."""
         self._doublings = min(self._doublings + 1, MOST_DOUBLINGS)
 
     def timeout(self, own: float) -> float:
