@@ -4,9 +4,15 @@ The board is written from the text of ``hw/arch/link.py``, byte by byte, and sha
 """
 
 import dataclasses
+import fcntl
 import heapq
+import os
 import random
+import select
 import struct
+import threading
+import time
+import tty
 import zlib
 from collections import deque
 from collections.abc import Callable
@@ -25,6 +31,7 @@ from tests.networks import tensor
 
 FLAG, ESCAPE, ESCAPED, PAYLOAD_MAX, REPLY = 0x7E, 0x7D, 0x20, 512, 0x80
 TOLERANCE = 0.04
+TCGETS2 = 0x802C542A
 
 Compute = Callable[["Board"], tuple[int, int]]
 """What a run does: works on the board's memories; gives cycles and status."""
@@ -462,3 +469,53 @@ class Toy:
 
     def board(self, **options: Any) -> Board:
         return Board(self.image.config, compute=self.compute, **options)
+
+
+class Terminal:
+    """A context in which the software board is behind a pseudo-terminal, in real time, as fast as it can."""
+
+    def __init__(self, board: Board) -> None:
+        self.board = board
+        self.port = ""
+        self.frozen = False
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self) -> "Terminal":
+        self._master, self._slave = os.openpty()
+        tty.setraw(self._slave)
+        self.port = os.ttyname(self._slave)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.unplug()
+
+    def unplug(self) -> None:
+        """Cut the cable: the port is gone."""
+        if not self._end.is_set():
+            self._end.set()
+            self._thread.join()
+            os.close(self._slave)
+            os.close(self._master)
+
+    def speed(self) -> float:
+        """What the host has set (struct termios2, whose last word is the output speed)."""
+        return float(struct.unpack("11I", fcntl.ioctl(self._master, TCGETS2, bytes(44)))[10])
+
+    def _work(self) -> None:
+        board = self.board
+        while not self._end.is_set():
+            ready, _, _ = select.select([self._master], [], [], 0.002)
+            data = os.read(self._master, 4096) if ready and not self.frozen else b""
+            baud = self.speed()
+            for value in data:
+                board.byte(value, baud, time.monotonic())
+            while board.events:
+                # Nobody waits for the board's clock: what it would do later is done now.
+                moment, _, event = heapq.heappop(board.events)
+                event(moment)
+            out = bytes(value for _, value, speed in board.out if abs(speed / baud - 1) < TOLERANCE)
+            board.out.clear()
+            while out:
+                out = out[os.write(self._master, out):]

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import termios
 import time
 from typing import Protocol
 
@@ -81,11 +82,11 @@ class SerialTransport:
             raise ToolError("pyserial is needed to talk to a serial port; get it with: pip install pyserial") from None
         self.name, self.baud = port, baud
         self._free_at = 0.0
-        self._failures = (serial.SerialException, OSError)
+        self._failures = (serial.SerialException, OSError, termios.error)
         try:
             self._serial = serial.Serial(port, baud, timeout=0, write_timeout=WRITE_SECONDS,
                                                         exclusive=True)
-        except (serial.SerialException, OSError, ValueError) as error:
+        except (*self._failures, ValueError) as error:
             raise TransportError(_why_not_open(port, error)) from None
         # A pseudo-terminal and some drivers don't have it: answers come a little later.
         with contextlib.suppress(OSError, ValueError, NotImplementedError, AttributeError):
