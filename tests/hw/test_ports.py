@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,9 +22,12 @@ from shiftwright.hw.ports.header import c_header
 from shiftwright.hw.ports.top import accelerator_with_port
 from shiftwright.sim import golden
 from shiftwright.sim.ports import check_port
+from shiftwright.sw.commands.simulate import PIXEL_SCALE
 from shiftwright.sw.compiler.compile import compile_detailed
 from shiftwright.sw.compiler.layout import locate, pack_activations, unpack_activations
+from shiftwright.sw.data import load
 from shiftwright.sw.image import Image
+from shiftwright.sw.network import QuantizedNetwork
 from shiftwright.sw.tools import require, tool_env, using_tools
 from tests.networks import random_images, random_network
 
@@ -60,23 +64,24 @@ def test_a_wrong_output_is_noticed(case: Case, seed: int) -> None:
                    outputs=outputs[:1] + 1, only="an_image_runs")
 
 
-@pytest.mark.regress
-@pytest.mark.parametrize("port", MAPPED_PORTS)
-def test_the_digits_through_the_top_module(shiftwright: Callable, tmp_path: Path, port: str, seed: int,
-                                           monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """The embedded network, on a few of its images."""
+    folder = tmp_path_factory.mktemp("digits")
     for arguments in (("train", "digits", "--data", "digits", "-o", "digits.safetensors"),
                       ("compress", "digits.safetensors", "--recipe", "bqnet", "-o", "digits.swc"),
                       ("compile", "digits.swc", "-o", "digits.swi")):
-        code, _, err = shiftwright(*arguments)
-        assert code == 0, err
-    from shiftwright.sw.data import load_dataset
-    from shiftwright.sw.network import QuantizedNetwork
+        subprocess.run([sys.executable, "-m", "shiftwright.sw.cli", *arguments], cwd=folder, check=True)
+    network = QuantizedNetwork.load(folder / "digits.swc")
+    inputs = network.quantize_input(load("digits", split="test").take(4).images / PIXEL_SCALE)
+    return Image.load(folder / "digits.swi"), inputs, golden.run(network, inputs)
 
-    image, network = Image.load("digits.swi"), QuantizedNetwork.load("digits.swc")
-    inputs = network.quantize_input(load_dataset("digits", "test").images[:4])
-    check_port(port, image.config, seed=seed, accesses=2000, alone=True, image=image, inputs=inputs,
-               outputs=golden.run(network, inputs))
+
+@pytest.mark.regress
+@pytest.mark.parametrize("port", MAPPED_PORTS)
+def test_the_digits_through_the_top_module(digits: Case, port: str, seed: int) -> None:
+    image, inputs, outputs = digits
+    check_port(port, image.config, seed=seed, accesses=2000, alone=True, image=image, inputs=inputs, outputs=outputs)
 
 
 @pytest.mark.parametrize("config", [CONFIG, AcceleratorConfig(lanes_y=8, lanes_x=8, act_depth=1 << 16)])
