@@ -271,12 +271,14 @@ class Channel:
 
     def _send(self, frame: _Frame) -> None:
         again = frame.sent > 0
-        self.transport.write(frame.data)
+        # A frame that directly follows another one begins with the flag that ends that.
+        data = frame.data[1:] if self.transport.pending() > 0 else frame.data
+        self.transport.write(data)
         frame.leaves = self.transport.now() + self.transport.pending()
         frame.sent += 1
         self.statistics.frames += 1
         self.statistics.retries += again
-        self.statistics.sent += len(frame.data)
+        self.statistics.sent += len(data)
         if self._trace:
             self._trace(">", self.transport.now(), frame.request, "again" if again else "")
 

@@ -104,10 +104,7 @@ def _first(payload: bytes, most: int = 8) -> str:
 
 
 def encode(body: bytes) -> bytes:
-    """The bytes on the line: flag, stuffed `body` and CRC-32, flag.
-
-    Neighbouring frames could share a flag. With two, a damaged flag costs one frame.
-    """
+    """The bytes on the line: flag, stuffed `body` and CRC-32, flag."""
     data = body + zlib.crc32(body).to_bytes(CRC_BYTES, "little")
     for byte in (ESCAPE, FLAG):
         data = data.replace(bytes([byte]), bytes([ESCAPE, byte ^ ESCAPED]))

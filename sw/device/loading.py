@@ -1,6 +1,7 @@
 """Loading a model: what the board already has is kept, the rest is written, all of it is verified."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -86,29 +87,23 @@ def load_words(session: Session, words: np.ndarray, *, force: bool = False,
     report = progress or (lambda done, total: None)
     total = WORD_BYTES * len(words)
     sent = rounds = 0
-    skipped = None if not force else 0
-    look = not force
-    wrong = chunks
+    skipped: int | None = None
     while True:
         try:
-            if look:
-                wrong = _wrong(session, words, chunks, thorough=rounds > 0 or sent > 0)
-                look = False
+            wrong = chunks if force and not sent else _wrong(session, words, chunks, thorough=sent > 0)
             done = total - sum(_size(chunk) for chunk in wrong)
             skipped = done if skipped is None else skipped
             report(done, total)
             for chunk in wrong:
-                write_words(session.channel, MODEL + chunk.start, words[chunk])
                 sent, done = sent + _size(chunk), done + _size(chunk)
+                write_words(session.channel, MODEL + chunk.start, words[chunk])
                 report(done, total)
-            if _right(session, words, slice(0, len(words))):
+            if not wrong or _right(session, words, slice(0, len(words))):
                 break
         except SessionLost as lost:
             session.recover(lost)
-            look = True
             continue
         rounds += 1
-        look = True
         if rounds == ROUNDS:
             raise TransportError(f"{transport.name}: the model memory does not keep what is written: CRC-32 wrong "
                                  f"after {rounds} rounds in which the board accepted every frame; is another host "
@@ -122,10 +117,11 @@ def load_words(session: Session, words: np.ndarray, *, force: bool = False,
 
 
 def _wrong(session: Session, words: np.ndarray, chunks: list[slice], *, thorough: bool) -> list[slice]:
-    """The chunks that the board has not; all of them, unless the first or the last is right or `thorough` is set."""
-    if not thorough and not any(_right(session, words, chunk) for chunk in (chunks[0], chunks[-1])):
+    """The chunks that the board has not; all of them, unless the last or the first is right or `thorough` is set."""
+    right = functools.cache(lambda number: _right(session, words, chunks[number]))
+    if not thorough and not right(len(chunks) - 1) and not right(0):
         return chunks
-    return [chunk for chunk in chunks if not _right(session, words, chunk)]
+    return [chunk for number, chunk in enumerate(chunks) if not right(number)]
 
 
 def _size(chunk: slice) -> int:
