@@ -171,13 +171,16 @@ class WishboneChecker:
 
 
 class AxiLiteChecker:
-    """An answer stands unchanged until it is taken, and follows an access; one answer to each."""
+    """An answer stands unchanged until it is taken, and follows an access; one answer to each. Neither direction waits
+    for more than one access of the other."""
 
     def __init__(self, dut: Any, prefix: str, clock: Any) -> None:
         self._dut, self._prefix, self._clock = dut, f"{prefix}s_axi_", clock
         self.answers = 0
         cocotb.start_soon(self._watch("b", ("bresp",), ("aw", "w")))
         cocotb.start_soon(self._watch("r", ("rresp", "rdata"), ("ar",)))
+        cocotb.start_soon(self._take_turns(("aw", "w"), ("ar",)))
+        cocotb.start_soon(self._take_turns(("ar",), ("aw", "w")))
 
     async def _watch(self, channel: str, payload: tuple[str, ...], causes: tuple[str, ...]) -> None:
         signal = {name: getattr(self._dut, self._prefix + name) for name in (
@@ -200,3 +203,17 @@ class AxiLiteChecker:
                 standing = None
                 taken = {cause: count - 1 for cause, count in taken.items()}
                 self.answers += 1
+
+    async def _take_turns(self, waiting: tuple[str, ...], others: tuple[str, ...]) -> None:
+        valid, ready, other_valid, other_ready = (
+            [getattr(self._dut, f"{self._prefix}{channel}{kind}") for channel in channels]
+            for channels in (waiting, others) for kind in ("valid", "ready"))
+        edge = RisingEdge(self._clock)
+        overtaken = 0
+        while True:
+            await edge
+            if not all(int(pin.value) for pin in valid) or all(int(pin.value) for pin in ready):
+                overtaken = 0
+            elif all(int(pin.value) for pin in (*other_valid, *other_ready)):
+                overtaken += 1
+            assert overtaken < 2, f"{waiting[0].upper()} waits for more than one access of {others[0].upper()}"
