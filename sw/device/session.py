@@ -21,7 +21,7 @@ REGISTERS = Region.REGISTERS << 22
 HELLO_SECONDS = (0.5, 1.0, 1.0, 1.0, 2.0, 2.0)
 """How long the attempts to begin a session wait."""
 HELLO_TRIES = 24
-"""Attempts while at least noise comes back."""
+"""Attempts while at least noise comes back; those beyond the first wait as long as the very first."""
 STALE_READS = 100
 SETTLE_SECONDS = 0.002
 LOSSES, RIVALS, SILENCES = 8, 3, 3
@@ -154,10 +154,13 @@ class Session:
                 transport.send_break()
             self._drop_stale()
             try:
-                return Identity.unpack(channel.begin(session, seq, HELLO_SECONDS[min(attempt, len(HELLO_SECONDS) - 1)])
-                                       .payload)
+                response = channel.begin(session, seq, HELLO_SECONDS[attempt if attempt < len(HELLO_SECONDS) else 0])
             except SessionLost:
-                pass
+                continue
+            try:
+                return Identity.unpack(response.payload)
+            except DeviceError as error:
+                raise DeviceError(f"{transport.name}: {error}") from None
         raise TransportError(f"{transport.name}: {_why_silent(channel, before)}")
 
     def _drop_stale(self) -> None:

@@ -113,5 +113,6 @@ def test_a_header_that_has_begun() -> None:
 def test_text() -> None:
     assert str(Request(op=Op.WRITE_BYTES, seq=3, session=0xAB, address=0x400000, count=9, payload=bytes(range(9)))) == (
         "WRITE_BYTES seq 3 session 00ab address 400000 count 9 payload 9: 00 01 02 03 04 05 06 07 ...")
-    assert str(Response(op=Op.READ_WORDS, seq=3, session=1, answer=Answer.OK, next=4, status=2, damaged=1,
-                        payload=b"\1\2")) == "READ_WORDS seq 3 session 0001 OK next 4 status 0002 damaged 1 payload 2: 01 02"
+    response = Response(op=Op.READ_WORDS, seq=3, session=1, answer=Answer.OK, next=4, status=2, damaged=1,
+                        payload=b"\1\2")
+    assert str(response) == "READ_WORDS seq 3 session 0001 OK next 4 status 0002 damaged 1 payload 2: 01 02"
