@@ -91,7 +91,7 @@ def command(ctx: click.Context, files: tuple[Path, ...], port: tuple[str, ...], 
     if machine:
         report |= {"classes": classes, "outputs": flat.tolist()}
     elif labels is None:
-        report |= {f"{name}": f"class {found}" for name, found in zip(names, classes, strict=True)}
+        report["classes"] = "\n".join(f"{name}: {found}" for name, found in zip(names, classes, strict=True))
     else:
         report["classes"] = ", ".join(map(str, classes[:20])) + (", ..." if len(classes) > 20 else "")
     emit_with_layers(report, rows, title="shiftwright infer", layers_title="Cycles of the last run", key="layers")

@@ -62,17 +62,15 @@ def read_inputs(path: str | Path, tensor: "TensorPlacement") -> np.ndarray:
     """
     path = Path(path)
     values = _read_array(path) if path.suffix == ".npy" else _read_picture(path, tensor)
-    if values.ndim in (1, 2, 3) and math.prod(values.shape) == math.prod(tensor.shape):
+    size = math.prod(tensor.shape)
+    if values.ndim < 4 and values.size == size:
         values = values[None]
-    if values.ndim != 4 and values.shape[1:] != tensor.shape and math.prod(values.shape[1:]) != math.prod(tensor.shape):
+    elif values.ndim < 2 or math.prod(values.shape[1:]) != size:
         raise DataError(f"{path}: the model takes {_text(tensor.shape)}, or several of these, not "
                         f"{_text(values.shape)}")
     if not len(values):
         raise DataError(f"{path}: there is no input in this file")
-    try:
-        return quantize(tensor, values / PIXEL_SCALE if values.dtype == np.uint8 else values)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+    return quantize(tensor, values / PIXEL_SCALE if values.dtype == np.uint8 else values)
 
 
 def _read_array(path: Path) -> np.ndarray:
