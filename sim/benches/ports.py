@@ -28,6 +28,8 @@ from .masters import Access, Answer, AxiLite, AxiLiteChecker, Master, Wishbone, 
 PERIOD_NS = 10
 RUN_LIMIT = 5_000_000
 """Cycles that a run may take."""
+SHORT_CYCLES, REGISTER_CYCLES = 4, 6
+"""From an answer to the next one: of what the port answers by itself, of a register of the accelerator."""
 
 
 class Bench:
@@ -244,6 +246,7 @@ async def accesses_follow_each_other(dut: Any) -> None:
     model = Model(bench.config)
     accesses = [Access(byte_address(Region.REGISTERS, random.randrange(20))) for _ in range(60)]
     found: list[Answer] = []
+    times: list[int] = []
     asked, cycles = 0, 0
     cyc.value, stb.value, adr.value = 1, 1, accesses[0].address
     while len(found) < len(accesses):
@@ -253,6 +256,7 @@ async def accesses_follow_each_other(dut: Any) -> None:
         answered = int(ack.value) or int(err.value)
         if answered:
             found.append(Answer(bool(int(err.value)), int(data.value)))
+            times.append(cycles)
         # A pipelined access ends with its acceptance, a classic one with its answer.
         if asked < len(accesses) and (answered if stall is None else not int(stall.value)):
             asked += 1
@@ -260,6 +264,9 @@ async def accesses_follow_each_other(dut: Any) -> None:
             adr.value = accesses[min(asked, len(accesses) - 1)].address
     for access, answer in zip(accesses, found, strict=True):
         check(access, answer, model.answer(access))
+    own = [access.address >= byte_address(Region.REGISTERS, min(PortRegister)) for access in accesses]
+    for before, now, answer, quick in zip(times, times[1:], found[1:], own[1:], strict=False):
+        assert now - before == (SHORT_CYCLES if answer.error or quick else REGISTER_CYCLES)
 
 
 @cocotb.test()
