@@ -88,7 +88,7 @@ def errors(runs: list[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str, A
     for n, run in enumerate(runs):
         config = AcceleratorConfig.from_dict(run["config"])
         others = coefficients(runs[:n] + runs[n + 1:])
-        blocks = rams(config, DEVICES[run["device"]])
+        blocks = rams(config, DEVICES[run["device"]], port="serial")
         found.append({"config": config.changes, "counts": run["counts"], "ram_estimate": blocks[0],
                       **{name: {resource: round(100 * (whole(table, config, resource) / run["counts"][resource] - 1), 1)
                                 for resource in LOGIC} for name, table in (("fit", fitted), ("held_out", others))}})

@@ -116,7 +116,7 @@ def whole(case: Case) -> dict[str, Any]:
     else:
         run = synthesized(device, config)
         figures, routed = {**run["counts"]}, {"units": run["units"], "seconds": {"synthesis": run["seconds"]}}
-    area = estimate(config, device)
+    area = estimate(config, device, port="serial")
     figures["estimate_percent"] = round(100 * (area.lut_equivalents / figures["lut_equivalents"] - 1), 1)
     figures["ram_estimate"] = area.ram
     return {"figures": figures, "estimate": dataclasses.asdict(area), **routed}

@@ -18,7 +18,7 @@ from ..hw.arch.config import SYMBOLS_MAX, AcceleratorConfig
 from ..hw.arch.image import ENTRY_OPS_MAX
 from .devices import Device, get_device
 
-__all__ = ["LOGIC", "UNITS", "Area", "Memory", "estimate", "features", "memories", "ram_blocks", "rams"]
+__all__ = ["LOGIC", "PORTS", "UNITS", "Area", "Memory", "estimate", "features", "memories", "ram_blocks", "rams"]
 
 UNITS = ("link", "bus", "model", "sequencer", "parameters", "drain", "front", "taps", "banks", "lanes")
 """Parts of an accelerator that are estimated one by one; the last four are there once a stream."""
@@ -32,6 +32,10 @@ SHAPES = {
     "ice40": ((2048, 2), (1024, 4), (512, 8), (256, 16)),
 }
 """Words and bits that a RAM block may have."""
+PORTS = ("uart", "serial")
+"""What an accelerator is behind: the UART of a board, or the four wires that figures are measured behind."""
+FRAME_BYTES = 512
+"""What the link of the UART buffers."""
 SPRAM_BLOCKS = 32
 """From so many RAM blocks on, Yosys takes the single-port RAM of iCE40 UltraPlus in place of them."""
 
@@ -63,8 +67,8 @@ class Memory:
     single: bool = False
 
 
-def memories(config: AcceleratorConfig) -> tuple[Memory, ...]:
-    """The memories of an accelerator."""
+def memories(config: AcceleratorConfig, *, port: str = "uart") -> tuple[Memory, ...]:
+    """The memories of an accelerator behind a port (:data:`PORTS`)."""
     streams = config.streams
     address = _bits(config.act_depth)
     rest = config.weight_depth % BANK_WORDS
@@ -80,6 +84,7 @@ def memories(config: AcceleratorConfig) -> tuple[Memory, ...]:
         Memory(name="code offsets", count=streams, depth=16, width=8),
         Memory(name="words", count=streams if config.interleave == 4 else 0, depth=16, width=16, clocked=False),
         Memory(name="counters", count=int(config.counters), depth=COUNTER_WORDS, width=16),
+        Memory(name="frames", count=int(port == "uart"), depth=FRAME_BYTES, width=8),
     ]
     return tuple(memory for memory in found if memory.count)
 
@@ -104,9 +109,10 @@ def ram_blocks(memory: Memory, device: Device, *, spram: bool = False) -> tuple[
     return memory.count * blocks, 0
 
 
-def rams(config: AcceleratorConfig, device: Device) -> tuple[int, int]:
-    """RAM blocks and single-port RAM blocks of an accelerator."""
-    found = [ram_blocks(memory, device, spram=config.weight_memory == "spram") for memory in memories(config)]
+def rams(config: AcceleratorConfig, device: Device, *, port: str = "uart") -> tuple[int, int]:
+    """RAM blocks and single-port RAM blocks of an accelerator behind a port (:data:`PORTS`)."""
+    spram = config.weight_memory == "spram"
+    found = [ram_blocks(memory, device, spram=spram) for memory in memories(config, port=port)]
     return sum(ram for ram, _ in found), sum(single for _, single in found)
 
 
@@ -160,7 +166,7 @@ class Area:
     Parameters
     ----------
     lut4, carry, ff, ram, spram, lut_equivalents : int
-        Of the whole accelerator behind its serial port.
+        Of the whole accelerator behind its port.
     distributed : int
         Memories that must be distributed RAM, since they are read without a clock.
     units : mapping of str to int
@@ -182,17 +188,22 @@ def _table() -> Any:
     return json.loads(resources.files(__package__).joinpath("area.json").read_text())
 
 
-def estimate(config: AcceleratorConfig, device: str | Device) -> Area:
-    """What an accelerator behind :class:`.serial.AcceleratorOverSerial` takes of a device.
+def estimate(config: AcceleratorConfig, device: str | Device, *, port: str = "uart") -> Area:
+    """What an accelerator takes of a device.
 
     Parameters
     ----------
     config : AcceleratorConfig
     device : str or Device
         Name of a device, such as ``"ecp5-85f"`` or ``"up5k"``.
+    port : str
+        What it is behind: ``"uart"`` (:class:`shiftwright.hw.top.AcceleratorOverUart`) or ``"serial"``
+        (:class:`.serial.AcceleratorOverSerial`).
     """
     chosen = get_device(device) if isinstance(device, str) else device
-    table = _table()["families"][chosen.family]
+    table = dict(_table()["families"][chosen.family])
+    if port == "uart":
+        table["link"] = _table()["uart"][chosen.family]
     parts = {resource: {unit: max(0.0, sum(weight * value for weight, value in
                                            zip(table[unit][resource], values, strict=True)))
                         for unit, values in features(config).items()} for resource in LOGIC}
@@ -208,7 +219,7 @@ def estimate(config: AcceleratorConfig, device: str | Device) -> Area:
                                                 + memory.width // 2)
                 for resource in ("lut4", "lut_equivalents"):
                     parts[resource]["banks"] += luts
-    ram, spram = rams(config, chosen)
+    ram, spram = rams(config, chosen, port=port)
     totals = {resource: round(sum(values.values())) for resource, values in parts.items()}
     return Area(ram=ram, spram=spram,
                 distributed=sum(memory.count for memory in memories(config) if not memory.clocked),

@@ -1,28 +1,25 @@
-"""Build a bitstream for a board: the accelerator behind a serial port on real pins, checked, routed and reported."""
+"""Build a bitstream for a board: the accelerator behind a UART on the board's pins, checked, routed and reported."""
 
 import dataclasses
 import json
-import os
 import re
 import tempfile
 from pathlib import Path
 
-from amaranth.hdl import Elaboratable, Module
-from amaranth.lib import io
-
 from ..hw.arch.config import AcceleratorConfig
 from ..hw.arch.errors import ConfigError, ToolError
 from ..hw.arch.files import write_atomically
-from ..hw.generate import strip_zero_contents
+from ..hw.arch.link import FIRST_BAUD
 from ..hw.yosys import tool_path, yosys_version
 from .area import estimate
+from .devices import Device
 from .fit import check_fit
 from .flow import Routed, Synthesis, pack, place_and_route, synthesize_rtlil
 from .netlist import check_capacity
 from .registry import Board, get
-from .serial import AcceleratorOverSerial
+from .top import prepare
 
-__all__ = ["BuildResult", "build"]
+__all__ = ["BuildResult", "bitstream_device", "build"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +38,8 @@ class BuildResult:
         Utilization and clock.
     bitstream, report : Path
         The files.
+    program : str
+        The command that puts the bitstream on the board; empty when openFPGALoader does not know the board.
     """
 
     board: Board
@@ -49,6 +48,7 @@ class BuildResult:
     routed: Routed
     bitstream: Path
     report: Path
+    program: str
 
 
 def build(board: str | Board, directory: str | Path, *, config: AcceleratorConfig | None = None,
@@ -58,14 +58,14 @@ def build(board: str | Board, directory: str | Path, *, config: AcceleratorConfi
     Parameters
     ----------
     board : str or Board
-        Which board (:func:`shiftwright.boards.registry.names`).
+        Which board (:func:`shiftwright.boards.registry.get`).
     directory : path
-        Created when it does not exist; gets ``<board>.bit`` or ``.bin``, and ``<board>.report.json``.
+        Created when it does not exist; gets ``<board>.bit``, ``.bin`` or ``.fs``, and ``<board>.report.json``.
     config : AcceleratorConfig or None
         The accelerator; ``None`` is the board's own.
     mhz : float or None
-        Clock that timing analysis is to meet; ``None`` is the board's oscillator. The clock of the board does not
-        change.
+        Clock of the accelerator, or the nearest below that the board's phase-locked loop makes; ``None`` is the board's
+        own.
     seed : int
         Of the placer.
 
@@ -76,6 +76,8 @@ def build(board: str | Board, directory: str | Path, *, config: AcceleratorConfi
 
     Raises
     ------
+    ConfigError
+        If there is no bitstream for the board's device, or the clock can't be made.
     CapacityError
         If the design needs more of something than the device has.
     ToolError
@@ -83,71 +85,52 @@ def build(board: str | Board, directory: str | Path, *, config: AcceleratorConfi
         be placed or routed.
     """
     chosen = get(board) if isinstance(board, str) else board
+    device = bitstream_device(chosen)
     wanted = chosen.config if config is None else config
-    target = chosen.clock_mhz if mhz is None else mhz
-    if not target > 0:
-        raise ConfigError(f"the clock must be greater than 0 MHz, not {target!r}")
-    misfit = check_fit(wanted, chosen.device)
+    chosen = chosen if mhz is None else chosen.at(mhz)
+    misfit = check_fit(wanted, device)
     with tempfile.TemporaryDirectory(prefix="shiftwright-build-") as name:
         folder = Path(name)
-        text, constraints = _prepare(chosen, wanted)
-        (folder / chosen.device.constraints).write_text(constraints)
-        synthesis = synthesize_rtlil(text, chosen.device, folder, spram=wanted.weight_memory == "spram")
-        check_capacity(synthesis.counts, chosen.device, **({"way_out": misfit.way_out} if misfit else {}))
-        routed = place_and_route(chosen.device, folder, mhz=target, seed=seed)
-        bits = pack(chosen.device, folder).read_bytes()
+        prepared = prepare(chosen, wanted)
+        # The routers take the clock from --freq; a constraint in the file would win over it.
+        constraints = re.sub(r"^(FREQUENCY|set_frequency) .*$", "", prepared.constraints[device.constraints],
+                             flags=re.MULTILINE)
+        (folder / device.constraints).write_text(constraints)
+        synthesis = synthesize_rtlil(prepared.rtlil, device, folder, spram=wanted.weight_memory == "spram")
+        check_capacity(synthesis.counts, device, **({"way_out": misfit.way_out} if misfit else {}))
+        routed = place_and_route(device, folder, mhz=chosen.clock_mhz, seed=seed)
+        bits = pack(device, folder).read_bytes()
     target_folder = Path(directory)
-    bitstream = target_folder / f"{chosen.name}{Path(chosen.device.bitstream).suffix}"
+    bitstream = target_folder / f"{chosen.name}{Path(device.bitstream).suffix}"
     report = target_folder / f"{chosen.name}.report.json"
+    program = chosen.program(str(bitstream))
     write_atomically(bitstream, bits, ToolError)
     summary = json.dumps(_report(chosen, wanted, synthesis, routed, bitstream), indent=2) + "\n"
     write_atomically(report, summary.encode(), ToolError)
     return BuildResult(board=chosen, config=wanted, synthesis=synthesis, routed=routed, bitstream=bitstream,
-                       report=report)
+                       report=report, program=program)
 
 
-def _prepare(board: Board, config: AcceleratorConfig) -> tuple[str, str]:
-    """RTLIL and pin constraints of the board's top."""
-    platform = board.platform()
-    # Amaranth asks for a Yosys, to write a copy of the design for people, before it knows that it need not.
-    os.environ.setdefault("YOSYS", tool_path("yosys"))
-    os.environ.setdefault("AMARANTH_USE_YOSYS", "system")
-    plan = platform.build(_BoardTop(config), "top", do_build=False, emit_src=False, debug_verilog=False)
-    texts = {name: content.decode() if isinstance(content, bytes) else content for name, content in plan.files.items()}
-    # The routers take the clock from --freq; a constraint in the file would win over it.
-    constraints = re.sub(r"^(FREQUENCY|set_frequency) .*$", "", texts[board.device.constraints], flags=re.MULTILINE)
-    return strip_zero_contents(texts["top.il"]), constraints
-
-
-class _BoardTop(Elaboratable):
-    """Connects the serial port to the board's pins."""
-
-    def __init__(self, config: AcceleratorConfig) -> None:
-        self._config = config
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        m.submodules.accelerator = inner = AcceleratorOverSerial(self._config)
-        port = platform.request("shiftwright", 0, dir="-")  # type: ignore[attr-defined]
-        for name in ("sclk", "mosi", "cs"):
-            m.submodules[name] = buffer = io.Buffer("i", getattr(port, name))
-            m.d.comb += getattr(inner, name).eq(buffer.i)
-        m.submodules.miso = buffer = io.Buffer("o", port.miso)
-        m.d.comb += buffer.o.eq(inner.miso)
-        return m
+def bitstream_device(board: Board) -> Device:
+    """The device of a board that a bitstream can be built for; no such is a :class:`ConfigError`."""
+    if board.device is None:
+        raise ConfigError(f"there are no open tools for {board.title} ({board.part}) here, so no bitstream; "
+                          f"'shiftwright generate --board {board.name}' writes Verilog and constraints for other tools")
+    return board.device
 
 
 def _report(board: Board, config: AcceleratorConfig, synthesis: Synthesis, routed: Routed,
             bitstream: Path) -> dict[str, object]:
     counts = synthesis.counts
     return {
-        "board": board.name, "device": board.device.title, "config": config.to_dict(),
+        "board": board.name, "device": synthesis.device.title, "config": config.to_dict(),
         "fingerprint": f"{config.fingerprint:08x}", "bitstream": bitstream.name, "bytes": bitstream.stat().st_size,
-        "netlist": dataclasses.asdict(counts), "estimate": dataclasses.asdict(estimate(config, board.device)),
+        "program": board.program(bitstream.name), "first_baud": FIRST_BAUD, "baud": board.baud,
+        "netlist": dataclasses.asdict(counts), "estimate": dataclasses.asdict(estimate(config, synthesis.device)),
         "memories": dict(synthesis.memories),
         "utilization": {site: {"used": used, "available": available}
                         for site, (used, available) in routed.utilization.items()},
         "clock": {"mhz": routed.mhz, "target_mhz": routed.target_mhz, "met": routed.met,
-                  "board_mhz": board.clock_mhz, "critical_path": list(routed.critical_path)},
+                  "oscillator_mhz": board.oscillator_mhz, "critical_path": list(routed.critical_path)},
         "seed": routed.seed, "yosys": yosys_version(tool_path("yosys")).removeprefix("yosys "),
     }

@@ -88,8 +88,8 @@ class Device:
 
 
 _ECP5 = {"12k": (12000, 32, 28), "25k": (24288, 56, 28), "45k": (43848, 108, 72), "85k": (83640, 208, 156)}
-"""LUTs, RAM blocks and multipliers. The smallest is the next one's die, of which the open tools use all; what is counted
-on is the data sheet's."""
+"""LUTs, RAM blocks and multipliers. The smallest is the next one's die, of which the open tools use all; what counts is
+the data sheet's."""
 
 
 def ecp5(name: str, part: str, *, package: str = "CABGA381", speed: str = "6") -> Device:

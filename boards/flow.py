@@ -199,9 +199,7 @@ def _free_pins(netlist: Path, device: Device) -> str:
 
 def pack(device: Device, folder: Path) -> Path:
     """Make the bitstream of a routed design; returns its path."""
-    arguments = (["--compress", "--input", device.routed, "--bit", device.bitstream] if device.packer == "ecppack"
-                 else [device.routed, device.bitstream])
-    _run([tool_path(device.packer), *arguments], folder, device)
+    _run([tool_path(device.packer), *device.packer_args], folder, device)
     return folder / device.bitstream
 
 

@@ -1,4 +1,8 @@
-"""A few pins for a design with many ports, so that a build keeps all of its logic."""
+"""A few pins for a design with many ports, so that a build keeps all of its logic.
+
+Boards have a UART (:mod:`shiftwright.hw.top`). What is here is for measuring: area and clock of accelerators and of
+their parts are those of designs behind these few pins.
+"""
 
 from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import wiring

@@ -107,8 +107,9 @@ def boards() -> str:
     for name in registry.names():
         board = registry.get(name)
         changed = ", ".join(f"`{key} = {value}`" for key, value in board.config.changes.items())
-        rows.append((f"`{name}`", board.device.title, f"{board.clock_mhz:g} MHz", changed, board.pins))
-    return _table(("board", "device", "clock", "configuration, where not the default", "serial port"), rows)
+        clock = f"{board.clock_mhz:g} MHz" + (f", of {board.oscillator_mhz:g} MHz" if board.pll() else "")
+        rows.append((f"`{name}`", board.part, clock, changed, board.serial))
+    return _table(("board", "device", "clock", "configuration, where not the default", "UART"), rows)
 
 
 def ip_map() -> str:

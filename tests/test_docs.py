@@ -191,7 +191,7 @@ def test_what_fits_which_board(rng: np.random.Generator, one_thread: None) -> No
     configs = [registry.get(board).config for board in boards]
     assert table[0][1:] == [f"`{board}` ({config.lanes_y}x{config.lanes_x} lanes)"
                             for board, config in zip(boards, configs, strict=True)]
-    assert set(boards) == set(registry.names()) and {row[0].strip("`") for row in table[1:]} == set(NETWORKS)
+    assert set(boards) <= set(registry.names()) and {row[0].strip("`") for row in table[1:]} == set(NETWORKS)
     for name, *cells in table[1:]:
         info = NETWORKS[name.strip("`")]
         pixels = rng.integers(256, size=(8, *info.input_shape), dtype=np.uint8)

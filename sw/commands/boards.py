@@ -10,18 +10,24 @@ from ..cli import emit
 
 @click.command("boards", short_help="List the boards; tell what fits.")
 @click.argument("name", required=False)
+@click.option("--all", "everything", is_flag=True, help="Also every other platform of amaranth-boards with a UART.")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml",
               help="Tell whether this accelerator fits, in place of the board's own.")
 @click.pass_context
-def command(ctx: click.Context, name: str | None, config: Path | None) -> None:
-    """List the boards, or describe the board NAME: its device, clock, pins, accelerator and what that takes.
+def command(ctx: click.Context, name: str | None, everything: bool, config: Path | None) -> None:
+    """List the boards, or describe the board NAME: device, clock, UART, programmer, accelerator and what that takes.
 
     LUTs and RAM are estimated, in milliseconds and without synthesis: RAM blocks exactly, logic within a tenth. What
-    does not fit is told with the first resource that is exceeded and the nearest configuration that fits.
+    does not fit is told with the first resource that is exceeded and the nearest configuration that fits. The list has
+    words of model memory, activations that the maps may have, lanes, the most lanes that would fit with the same
+    depths, clock, and the board's name for openFPGALoader (-b).
+
+    NAME may also be one of --all, or module:Name, an Amaranth platform with a UART.
 
     \b
     Examples:
         shiftwright boards
+        shiftwright boards --all
         shiftwright boards ulx3s-85f
         shiftwright boards --config large.toml
         shiftwright boards --json
@@ -33,12 +39,71 @@ def command(ctx: click.Context, name: str | None, config: Path | None) -> None:
     if name is not None:
         emit(_describe(registry.get(name), wanted), title=f"shiftwright boards {name}")
         return
+    if everything:
+        _platforms(ctx)
+        return
     found = [registry.get(each) for each in registry.names()]
     if (ctx.obj or {}).get("json"):
         emit({board.name: _describe(board, wanted) for board in found})
         return
-    emit({board.name: f"{board.title}, {board.clock_mhz:g} MHz: {_summary(wanted or board.config)}; "
-                      f"{_fit(board, wanted or board.config)}" for board in found}, title="shiftwright boards")
+    if wanted is not None:
+        emit({board.name: _fit(board, wanted) for board in found}, title=f"shiftwright boards, {_summary(wanted)}")
+        return
+    _table([_row(board) for board in found])
+
+
+def _platforms(ctx: click.Context) -> None:
+    """All platforms, tuned or not."""
+    from ...boards import registry
+    from ...boards.platforms import scan
+
+    tuned = {board.platform: board.name for board in map(registry.get, registry.names())}
+    rows = [{"board": tuned.get(each.platform, each.name), "tuned": "yes" if each.platform in tuned else "",
+             "device": f"{each.family} {each.part}",
+             "made": "bitstream" if each.device else "Verilog, constraints", "platform": each.platform}
+            for each in scan()]
+    if (ctx.obj or {}).get("json"):
+        emit({"platforms": rows})
+        return
+    _table([{name: value for name, value in row.items() if name != "platform"} for row in rows])
+
+
+def _table(rows: list[dict[str, Any]]) -> None:
+    """Rows with the same keys, for people."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name, value in rows[0].items():
+        table.add_column(name, justify="right" if isinstance(value, int) else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(f"{value:,}" if isinstance(value, int) else str(value)) for value in row.values()))
+    Console().print(table)
+
+
+def _row(board: Any) -> dict[str, Any]:
+    config = board.config
+    most = _most_lanes(board)
+    return {
+        "board": board.name, "device": board.device.name if board.device else board.part.rpartition(") ")[2].split()[0],
+        "model": config.weight_depth, "maps": config.act_depth * config.lanes,
+        "lanes": config.name.removesuffix("x1"), "most": most.name.removesuffix("x1") if most else "",
+        "MHz": f"{board.clock_mhz:g}", "programmer": board.programmer[-1] if board.programmer else "",
+    }
+
+
+def _most_lanes(board: Any) -> Any:
+    """The board's configuration with the most lanes that fit by estimate; ``None`` when nothing is known."""
+    from ...boards.fit import fits
+
+    if board.device is None:
+        return None
+    shapes = sorted(((y, x) for y in (1, 2, 4, 8) for x in (1, 2, 4, 8) if abs(y.bit_length() - x.bit_length()) <= 1),
+                    key=lambda shape: (-shape[0] * shape[1], -shape[0]))
+    configs = (board.config.replace(lanes_y=y, lanes_x=x) for y, x in shapes)
+    return next((config for config in configs if fits(config, board.device) is None), None)
 
 
 def _summary(config: Any) -> str:
@@ -51,6 +116,8 @@ def _fit(board: Any, config: Any) -> str:
     from ...boards.area import estimate
     from ...boards.fit import fits
 
+    if board.device is None:
+        return f"not known: {board.part} is not routed here"
     misfit = fits(config, board.device)
     if misfit is not None:
         return str(misfit)
@@ -66,11 +133,17 @@ def _describe(board: Any, wanted: Any) -> dict[str, Any]:
     from ...boards.fit import fits
 
     config = wanted or board.config
-    area, misfit = estimate(config, board.device), fits(config, board.device)
-    return {
-        "board": board.name, "title": board.title, "device": board.device.title, "clock_mhz": board.clock_mhz,
-        "serial_port": board.pins, "lanes": config.name, "fingerprint": f"0x{config.fingerprint:08x}",
-        "configuration": config.to_dict(), "fits": misfit is None,
-        **({"exceeded": str(misfit), "nearest": misfit.changes} if misfit else {}),
-        "estimate": dataclasses.asdict(area), "capacity": dict(board.device.capacity),
+    result = {
+        "board": board.name, "title": board.title, "device": board.part, "platform": board.platform,
+        "clock_mhz": board.clock_mhz, "oscillator_mhz": board.oscillator_mhz, "uart": board.serial, "baud": board.baud,
+        "program": board.program("FILE"), **({"notes": board.notes} if board.notes else {}), "lanes": config.name,
+        "fingerprint": f"0x{config.fingerprint:08x}", "configuration": config.to_dict(),
+    }
+    if board.device is None:
+        return result | {"made": "Verilog and constraints: 'shiftwright generate --board'"}
+    area, misfit, most = estimate(config, board.device), fits(config, board.device), _most_lanes(board)
+    return result | {
+        "fits": misfit is None, **({"exceeded": str(misfit), "nearest": misfit.changes} if misfit else {}),
+        "most_lanes": most.name if most else "none", "estimate": dataclasses.asdict(area),
+        "capacity": dict(board.device.capacity),
     }

@@ -22,7 +22,8 @@ ASIC_MHZ = 100.0
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), required=True, metavar="DIR",
               help="Folder for the files; created when it does not exist.")
 @click.option("--clock", "mhz", type=float, metavar="MHZ",
-              help=f"Clock that is to be met. Default: the board's oscillator; {ASIC_MHZ:g} with --liberty.")
+              help=f"The accelerator's clock, which the board's phase-locked loop makes. Default: the board's; "
+                   f"{ASIC_MHZ:g} with --liberty.")
 @click.option("--liberty", type=click.Path(path_type=Path), metavar="FILE.lib",
               help="Map to these standard cells instead of building for a board.")
 @click.option("--sram-lib", "sram", type=click.Path(path_type=Path), multiple=True, metavar="FILE.lib",
@@ -32,9 +33,12 @@ def command(ctx: click.Context, board: str, config: Path | None, output: Path, m
             liberty: Path | None, sram: tuple[Path, ...]) -> None:
     """Build a board's bitstream with the open tools, and check it.
 
-    The accelerator's word bus is behind a four-wire serial port on the board's connector, so that all of its logic is
-    kept. The build fails (exit code 3) when the design multiplies, when a memory does not map to RAM, or when the
-    design can't be placed or routed; a design that needs more than the device has is wrong input (2). A missed clock is
+    The accelerator is behind a UART on the board's own pins, ready for 'shiftwright load'; the last line is the command
+    that puts the bitstream on the board (openFPGALoader is the user's). A board is one of 'shiftwright boards --all',
+    or module:Name, an Amaranth platform with a UART.
+
+    The build fails (exit code 3) when the design multiplies, when a memory does not map to RAM, or when the design
+    can't be placed or routed; a design that needs more than the device has is wrong input (2). A missed clock is
     reported, and the exit code is 1. The largest boards take minutes. --seed is the placer's.
 
     With --liberty, the accelerator is mapped to standard cells by Yosys and abc, and its memories to the macros of
@@ -44,7 +48,7 @@ def command(ctx: click.Context, board: str, config: Path | None, output: Path, m
 
     \b
     Files:
-        BOARD.bit or BOARD.bin     the bitstream
+        BOARD.bit, .bin or .fs     the bitstream
         BOARD.report.json          netlist, memories, utilization, clock, critical path
         accelerator.netlist.v      with --liberty: the cells; accelerator.sram.v: wrappers of the macros
         accelerator.report.json    areas, blocks, memories, clock; accelerator.stat.txt: cells by type
@@ -52,7 +56,8 @@ def command(ctx: click.Context, board: str, config: Path | None, output: Path, m
     \b
     Examples:
         shiftwright build --board ulx3s-85f -o out/ulx3s
-        shiftwright build --board icebreaker -o out/icebreaker --clock 16 --json
+        shiftwright build --board icebreaker -o out/icebreaker --clock 18 --json
+        shiftwright build --board amaranth_boards.icesugar:ICESugarPlatform -o out/icesugar
         shiftwright build --board ulx3s-85f --config small.toml -o out/small
         shiftwright build --liberty cells.lib --sram-lib ram1.lib --sram-lib ram2.lib -o out/chip --clock 150
     """
@@ -63,13 +68,14 @@ def command(ctx: click.Context, board: str, config: Path | None, output: Path, m
         return
     if sram:
         raise click.UsageError("--sram-lib needs --liberty: macros are for chips, a board has memories of its own")
-    from ...boards.build import build
+    from ...boards.build import bitstream_device, build
     from ...boards.registry import get
     from ...hw.arch.config import AcceleratorConfig
     from ..tools import require, using_tools
 
     chosen = get(board)
-    for tool in ("yosys", chosen.device.router, chosen.device.packer):
+    device = bitstream_device(chosen)
+    for tool in ("yosys", device.router, device.packer):
         require(tool)
     seed = int((ctx.obj or {}).get("seed", 0))
     with using_tools():
@@ -77,17 +83,18 @@ def command(ctx: click.Context, board: str, config: Path | None, output: Path, m
                        seed=seed + 1)
     counts, routed = result.synthesis.counts, result.routed
     report: dict[str, Any] = {
-        "bitstream": str(result.bitstream), "report": str(result.report), "device": chosen.device.title,
+        "bitstream": str(result.bitstream), "report": str(result.report), "device": device.title,
         "lanes": result.config.name, "lut4": counts.lut4, "carry": counts.carry, "ff": counts.ff, "ram": counts.ram,
         "spram": counts.spram, "multipliers": counts.dsp,
         "utilization": {site: f"{used} of {available} ({used / available:.0%})"
                         for site, (used, available) in routed.utilization.items()},
         "clock": f"{routed.mhz:.2f} MHz, {'meets' if routed.met else 'MISSES'} {routed.target_mhz:g} MHz",
         "critical_path": _ends(routed.critical_path),
-        "seconds": round(result.synthesis.seconds + routed.seconds, 1),
+        "seconds": round(result.synthesis.seconds + routed.seconds, 1), "uart": chosen.serial,
+        "program": result.program or "openFPGALoader does not know this board: use its own programmer",
     }
     if (ctx.obj or {}).get("json"):
-        report |= {"mhz": routed.mhz, "target_mhz": routed.target_mhz, "met": routed.met,
+        report |= {"program": result.program, "mhz": routed.mhz, "target_mhz": routed.target_mhz, "met": routed.met,
                    "critical_path": list(routed.critical_path)}
     emit(report, title="shiftwright build")
     if not routed.met:

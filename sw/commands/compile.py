@@ -80,11 +80,12 @@ def _on_board(board: str | None, target: "AcceleratorConfig", needs: dict[str, i
     from ...boards.registry import get
     from ...hw.arch.errors import ConfigError
 
-    if board is None or not needs:
+    device = None if board is None else get(board).device
+    if device is None or not needs:
         return ""
     changes = ", ".join(f"{name} = {value}" for name, value in needs.items())
     try:
-        misfit = fits(target.replace(**needs), get(board).device)
+        misfit = fits(target.replace(**needs), device)
     except ConfigError as error:
         return f"; no accelerator has that: {error}"
     if misfit is None:

@@ -1,0 +1,1 @@
+"""The tuned boards: each module has ``BOARDS``."""
