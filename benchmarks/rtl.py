@@ -6,6 +6,7 @@ Each case writes ``results/rtl.<device>.<name>.json``:
   estimate. All are synthesized, those of :data:`CLOCKS` also routed. ``estimate_percent`` is the error of the estimate
   (:mod:`shiftwright.boards.area`) in LUT equivalents, ``ram_estimate`` what it says of RAM blocks;
 - ``lane``, ``decoder``: parts alone, routed behind shift registers, whose LUTs and flip-flops are subtracted;
+- ``port.<name>``: the ports for systems on a chip, likewise;
 - ``multiplier``, ``dsp``: the same of a lane that multiplies, in LUTs and in a DSP block.
 
 ``lut_equivalents`` is the places of a LUT that the design takes: LUT4 + 2 x CCU2C on ECP5, LUT4 + ALU on Gowin, packed
@@ -14,6 +15,7 @@ logic cells on iCE40. A case alone: ``python benchmarks/rtl.py ecp5-85f.4x4x1``.
 
 import argparse
 import dataclasses
+import functools
 import itertools
 import sys
 import tempfile
@@ -33,7 +35,9 @@ from shiftwright.boards.netlist import Counts, logic_cells, netlist_cells
 from shiftwright.boards.registry import get
 from shiftwright.boards.serial import AcceleratorOverSerial, PortScan
 from shiftwright.hw.arch.config import AcceleratorConfig
+from shiftwright.hw.arch.ports import MAPPED_PORTS
 from shiftwright.hw.generate import rtlil_text
+from shiftwright.hw.ports.top import make_port
 from shiftwright.sw.tools import require, using_tools
 
 SEED = 1
@@ -72,6 +76,7 @@ def _decoder(config: AcceleratorConfig) -> Any:
 PARTS: dict[str, tuple[Callable[[AcceleratorConfig], Any], str]] = {
     "lane": (_lane, ""), "decoder": (_decoder, ""),
     "multiplier": (MultiplierLane, "nodsp"), "dsp": (MultiplierLane, "dsp"),
+    **{f"port.{port}": (functools.partial(make_port, port=port), "") for port in MAPPED_PORTS},
 }
 """What is routed alone; whether it multiplies, and in what."""
 
