@@ -4,7 +4,8 @@ unit's size is a function of.
 A unit's coefficients are the least squares that are not negative, over all synthesized accelerators of a family, every
 one weighted by the inverse of its size. Writes ``boards/area.json`` and ``results/area.<family>.json``, whose figures
 are the errors of the whole; those of ``held_out`` accelerators are of a fit that has not seen them. Synthesis takes
-about half a minute for each of the accelerators of :data:`SAMPLES`; it is kept in ``build/area``.
+about half a minute for each of the accelerators of :data:`SAMPLES`; it is kept in ``build/area``. The area of a board's
+link, behind which these accelerators are not, is that of one more; ``--link`` measures it alone.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from scipy.optimize import nnls
 from synthesized import BUILD, synthesized
 
 from shiftwright.boards.area import LOGIC, UNITS, features, rams
-from shiftwright.boards.devices import DEVICES
+from shiftwright.boards.devices import DEVICES, Device
 from shiftwright.hw.arch.config import AcceleratorConfig
 from shiftwright.hw.arch.errors import DataError
 from shiftwright.hw.arch.files import write_atomically
@@ -100,17 +101,35 @@ def errors(runs: list[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str, A
     return figures, found
 
 
+def link(device: Device) -> dict[str, list[float]]:
+    """What the link of a UART takes, by resource."""
+    run = synthesized(device, AcceleratorConfig.from_dict({**ONE, **LEAN}), port="uart")
+    return {resource: [float(run["units"]["link"][resource])] for resource in LOGIC}
+
+
+def write_table(table: dict[str, Any]) -> None:
+    """Write the coefficients."""
+    write_atomically(TABLE, (json.dumps(table, indent=1) + "\n").encode(), DataError)
+
+
 def main() -> int:
     """Synthesize what is missing, fit, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("families", nargs="*", metavar="FAMILY", help=f"of {', '.join(REFERENCE)}; all by default")
     parser.add_argument("--keep", action="store_true", help="take what is in build/area, whatever hardware it is of, "
                                                             "and synthesize nothing")
+    parser.add_argument("--link", action="store_true", help="only measure the link of the UART")
     options = parser.parse_args()
     chosen = options.families or list(REFERENCE)
     table: dict[str, Any] = json.loads(TABLE.read_text()) if TABLE.exists() else {"families": {}}
     with using_tools():
         versions = {"yosys": require("yosys").version}
+        for family in () if options.keep else chosen:
+            table.setdefault("uart", {})[family] = link(DEVICES[REFERENCE[family]])
+            print(family, "link", table["uart"][family], flush=True)
+        if options.link:
+            write_table(table)
+            return 0
         runs: dict[str, list[dict[str, Any]]] = {family: [] for family in chosen}
         for sample in () if options.keep else SAMPLES:
             for family in chosen:
@@ -126,7 +145,7 @@ def main() -> int:
             kept = [json.loads(path.read_text()) for path in sorted(BUILD.glob("*.json"))]
             runs[family] = [run for run in kept if run["family"] == family]
         table["families"][family] = coefficients(runs[family])
-        write_atomically(TABLE, (json.dumps({**table, "versions": versions}, indent=1) + "\n").encode(), DataError)
+        write_table({**table, "versions": versions})
         figures, found = errors(runs[family])
         print(family, json.dumps(figures), flush=True)
         record.write(f"area.{family}", {

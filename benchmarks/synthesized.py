@@ -15,8 +15,11 @@ from shiftwright.boards.netlist import Cell, count_cells, logic_cells, netlist_c
 from shiftwright.boards.serial import AcceleratorOverSerial
 from shiftwright.hw.arch.config import AcceleratorConfig
 from shiftwright.hw.generate import rtlil_text
+from shiftwright.hw.top import AcceleratorOverUart
 
 BUILD = Path(__file__).resolve().parents[1] / "build" / "area"
+CLOCK_HZ = 25_000_000
+"""Of an accelerator behind a UART."""
 RESOURCES = ("lut4", "carry", "ff", "lut_equivalents")
 _UNIT = re.compile(r"(?:core\.)?(front|window\d+\.taps|window|lanes|gate|drain|parameters|sequencer|model|link)?")
 _NAMES = {"gate": "drain", "window": "banks"}
@@ -44,11 +47,14 @@ def by_unit(cells: list[Cell], device: Device) -> dict[str, dict[str, int]]:
     return result
 
 
-def synthesized(device: Device, config: AcceleratorConfig, *, keep: bool = False) -> dict[str, Any]:
-    """Synthesis of a whole accelerator behind its serial port, kept until the hardware changes.
+def synthesized(device: Device, config: AcceleratorConfig, *, port: str = "serial",
+                keep: bool = False) -> dict[str, Any]:
+    """Synthesis of a whole accelerator, kept until the hardware changes.
 
     Parameters
     ----------
+    port : str
+        What it is behind, one of :data:`shiftwright.boards.area.PORTS`.
     keep : bool
         Take a kept one also when the hardware has changed since.
 
@@ -57,11 +63,13 @@ def synthesized(device: Device, config: AcceleratorConfig, *, keep: bool = False
     dict
         ``device``, ``family``, ``config``, ``counts``, ``units`` (:func:`by_unit`), ``seconds``, ``rtl`` (a checksum).
     """
-    path = BUILD / f"{re.sub(r'[^a-z0-9_]+', '-', device.synth)}.{config.name}.{config.fingerprint:08x}.json"
+    kind = "" if port == "serial" else f"{port}."
+    path = BUILD / f"{kind}{re.sub(r'[^a-z0-9_]+', '-', device.synth)}.{config.name}.{config.fingerprint:08x}.json"
     before = json.loads(path.read_text()) if path.exists() else {}
     if before and keep:
         return before
-    text = rtlil_text(AcceleratorOverSerial(config), name="top")
+    top = AcceleratorOverUart(config, clock_hz=CLOCK_HZ) if port == "uart" else AcceleratorOverSerial(config)
+    text = rtlil_text(top, name="top")
     checksum = f"{zlib.crc32(text.encode()):08x}"
     if before.get("rtl") == checksum:
         return before
