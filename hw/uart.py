@@ -48,9 +48,10 @@ class BitClock(wiring.Component):
     def elaborate(self, platform: object) -> Elaboratable:
         m = Module()
         fraction, whole = self.divisor[:self.fraction], self.divisor[self.fraction:]
-        count = Signal(len(whole), init=1)
-        rest = Signal(self.fraction)
-        longer, ended, counting = Signal(), Signal(), Signal()
+        count = Signal(len(whole), reset_less=True)
+        rest = Signal(self.fraction, reset_less=True)
+        longer = Signal(reset_less=True)
+        ended, counting = Signal(), Signal()
         m.d.comb += [
             ended.eq(count == 1), self.tick.eq(ended & ~longer), counting.eq(~(self.restart | ended)),
         ]
@@ -110,11 +111,12 @@ class UartReceiver(wiring.Component):
 
         # Ticks are quarters of a bit: the first is a quarter after the edge of the start bit.
         active, stuck = Signal(), Signal()
-        quarter = Signal(6)
-        before = Signal(2)
+        quarter = Signal(6, reset_less=True)
+        before = Signal(2, reset_less=True)
+        byte = Signal(8, reset_less=True)
         sampling, stopping, high = Signal(), Signal(), Signal()
         m.d.comb += [
-            clock.divisor.eq(self.divisor), clock.restart.eq(~active),
+            clock.divisor.eq(self.divisor), clock.restart.eq(~active), self.data.eq(byte),
             sampling.eq(active & clock.tick & (quarter[:2] == 2)),
             # The first number with these bits is 37, the middle of the stop bit.
             stopping.eq(active & clock.tick & quarter[0] & quarter[2] & quarter[5]),
@@ -126,7 +128,7 @@ class UartReceiver(wiring.Component):
         with m.If(clock.tick):
             m.d.sync += [before.eq(Cat(line, before)), quarter.eq(quarter + 1)]
         with m.If(sampling & quarter[2:].any()):
-            m.d.sync += self.data.eq(Cat(self.data[1:], high))
+            m.d.sync += byte.eq(Cat(byte[1:], high))
         with m.If(~active):
             m.d.sync += [quarter.eq(0), active.eq(~line & ~stuck)]
         with m.Elif(stopping | (sampling & high & ~quarter[2:].any())):

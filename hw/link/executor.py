@@ -1,19 +1,18 @@
 """Does what requests ask for, as far as it is not sending: order, writes, speed."""
 
-from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..arch.bus import BUS_ADDR_BITS, BUS_DATA_BITS, Region
-from ..arch.link import CRC_BYTES, PAYLOAD_MAX, RESPONSE, Answer, Op
+from ..arch.link import CRC_BYTES, PAYLOAD_MAX, REPLY, RESPONSE, Answer, Op
 from ..uart import LEAST_DIVISOR, divisor_bits, largest_divisor
+from .checksum import STEP_BITS
 from .counter import load_or_count
 from .receiver import SIZE_BITS, RequestLayout
 
-__all__ = ["Executor", "OP_BITS"]
+__all__ = ["Executor"]
 
-OP_BITS = 7
-"""Bits of an answer's op but for :data:`.REPLY`."""
 WORD_OPS = (Op.WRITE_WORDS, Op.READ_WORDS)
 WRITES = (Op.WRITE_WORDS, Op.WRITE_BYTES)
 READS = (Op.READ_WORDS, Op.READ_BYTES)
@@ -21,6 +20,18 @@ READS = (Op.READ_WORDS, Op.READ_BYTES)
 
 def _is(op: Value, *ops: Op) -> Value:
     return Cat(op == each for each in ops).any()
+
+
+def _above(number: Value, most: int) -> Value:
+    """Whether a number exceeds a constant, in gates."""
+    above: Value = Const(0, 1)
+    for n in range(len(number)):
+        above = above & number[n] if most >> n & 1 else above | number[n]
+    return above
+
+
+def _turned(register: Value) -> Value:
+    return Cat(register[STEP_BITS:], register[:STEP_BITS])
 
 
 class Executor(wiring.Component):
@@ -39,8 +50,8 @@ class Executor(wiring.Component):
         A run is under way.
     w_addr, w_data, w_en : Out
         Writes to the word bus.
-    answer, answer_op, answer_seq : Out
-        Of the answer to send; they change only together with ``want``.
+    answer : Out(Answer)
+        Of the answer to send; it changes only together with ``want``.
     want : Out(1)
         There is an answer to send; high until ``taken``.
     load : Out(1)
@@ -48,10 +59,12 @@ class Executor(wiring.Component):
     taken, sending, reading, ended : In(1)
         Of the :class:`.FrameSender`: it takes the answer; it has one in hand; it still needs the bus for it; the last
         stop bit has ended.
-    session, last : Out(16), Out(8)
-        The present session; the number that was accepted last.
-    count : Out(16)
-        Damaged frames.
+    held, turn_label, turn_session, turn_next, turn_count : In(1)
+        Change nothing that is sent; move on by :data:`.STEP_BITS` what is to be sent. Each is turned all around.
+    label : Out(16)
+        The answer's op and number, as they are sent.
+    session, next, count : Out(16), Out(8), Out(16)
+        The present session; the number that comes next; damaged frames.
     divisor : Out
     reset : Out(1)
         High for a cycle: a reset was asked for.
@@ -63,10 +76,12 @@ class Executor(wiring.Component):
             "arrived": In(1), "release": Out(1), "header": In(RequestLayout), "size": In(SIZE_BITS),
             "damaged": In(1), "read_at": Out(range(PAYLOAD_MAX)), "read_data": In(8), "busy": In(1),
             "w_addr": Out(BUS_ADDR_BITS), "w_data": Out(BUS_DATA_BITS), "w_en": Out(1),
-            "answer": Out(Answer), "answer_op": Out(OP_BITS), "answer_seq": Out(8), "want": Out(1), "load": Out(1),
-            "taken": In(1), "sending": In(1), "reading": In(1), "ended": In(1),
-            "session": Out(8 * RESPONSE["session"]), "last": Out(8, init=0xFF),
-            "count": Out(8 * RESPONSE["damaged"]), "divisor": Out(divisor_bits(first), init=first), "reset": Out(1),
+            "answer": Out(Answer), "want": Out(1), "load": Out(1),
+            "taken": In(1), "sending": In(1), "reading": In(1), "ended": In(1), "held": In(1),
+            "turn_label": In(1), "turn_session": In(1), "turn_next": In(1), "turn_count": In(1),
+            "label": Out(8 * (RESPONSE["op"] + RESPONSE["seq"])), "session": Out(8 * RESPONSE["session"]),
+            "next": Out(8 * RESPONSE["next"]), "count": Out(8 * RESPONSE["damaged"]),
+            "divisor": Out(divisor_bits(first), init=first), "reset": Out(1),
         })
 
     def elaborate(self, platform: object) -> Elaboratable:
@@ -77,35 +92,44 @@ class Executor(wiring.Component):
         registers = self.header.address[-2:] == Region.REGISTERS
 
         # What is to be done is in registers a cycle after a frame has arrived.
-        verdict = Signal(Answer)
-        follows, again = self.header.seq == (self.last + 1)[:8], self.header.seq == self.last
-        m.d.sync += verdict.eq(Answer.OK)
+        verdict = Signal(Answer, reset_less=True)
+        behind = Signal(8)
+        m.d.comb += behind.eq(self.header.seq + 1)
+        follows, again = self.header.seq == self.next, behind == self.next
+        looking = Signal()
+        weighed = Signal(Answer)
+        m.d.comb += weighed.eq(Answer.OK)
         with m.If(~hello & (self.header.session != self.session)):
-            m.d.sync += verdict.eq(Answer.WRONG_SESSION)
+            m.d.comb += weighed.eq(Answer.WRONG_SESSION)
         with m.Elif(~hello & ~follows & ~again):
-            m.d.sync += verdict.eq(Answer.OUT_OF_ORDER)
+            m.d.comb += weighed.eq(Answer.OUT_OF_ORDER)
         with m.Elif((op == Op.NONE) | (op > Op.RESET)):
-            m.d.sync += verdict.eq(Answer.BAD_OP)
+            m.d.comb += weighed.eq(Answer.BAD_OP)
         with m.Elif(self._bad_length(write, read, words, verify, baud)):
-            m.d.sync += verdict.eq(Answer.BAD_LENGTH)
+            m.d.comb += weighed.eq(Answer.BAD_LENGTH)
         writing, following, line, memory, free, registering = (
-            Signal(name=name) for name in ("writing", "following", "line", "memory", "free", "registering"))
-        m.d.sync += [
-            writing.eq(write & ~again), following.eq(verify | ((baud | reset) & ~again)), line.eq(~write),
-            memory.eq(verify | ((read | (write & ~again)) & ~registers)), registering.eq(write & ~again & registers),
-            free.eq(~self.busy),
-        ]
+            Signal(name=name, reset_less=True)
+            for name in ("writing", "following", "line", "memory", "free", "registering"))
+        with m.If(looking):
+            m.d.sync += [
+                verdict.eq(weighed), writing.eq(write & ~again), line.eq(~write),
+                following.eq(verify | ((baud | reset) & ~again)),
+                memory.eq(verify | ((read | (write & ~again)) & ~registers)),
+                registering.eq(write & ~again & registers),
+            ]
+        m.d.sync += free.eq(~self.busy)
 
         # A write to registers may be a start, which must not take the memory from a read under way.
         may, quiet, ok = Signal(), Signal(), Signal()
         m.d.comb += [
             quiet.eq(~self.sending & ~self.want), ok.eq(verdict == Answer.OK),
-            may.eq(~ok | ((quiet | ~line) & (free | ~memory) & ~(registering & self.reading))),
+            may.eq((~ok | ((quiet | ~line) & (free | ~memory) & ~(registering & self.reading))) & ~self.held),
         ]
         going, draining, drained = Signal(), Signal(), Signal()
         with m.FSM():
             with m.State("Idle"):
-                with m.If(self.arrived):
+                m.d.comb += looking.eq(1)
+                with m.If(self.arrived & ~self.held):
                     m.next = "Wait"
             with m.State("Wait"):
                 with m.If(may):
@@ -126,33 +150,43 @@ class Executor(wiring.Component):
                     with m.If(baud):
                         m.d.sync += self.divisor.eq(count)
 
+        # What a damaged frame changes may be on its way out just now.
+        noted, noting = Signal(), Signal()
+        m.d.sync += noted.eq(self.damaged | (noted & self.held))
+        m.d.comb += noting.eq(noted & ~self.held)
+        load_or_count(m, self.count, _turned(self.count), self.turn_count, noting)
         with m.If(self.taken):
             m.d.sync += self.want.eq(0)
-        with m.If(going | (self.damaged & quiet)):
-            m.d.sync += [
-                self.want.eq(1), self.answer.eq(verdict), self.answer_op.eq(op), self.answer_seq.eq(self.header.seq),
-            ]
-        with m.If(self.damaged & quiet):
-            m.d.sync += [self.answer.eq(Answer.DAMAGED), self.answer_op.eq(Op.NONE), self.answer_seq.eq(0)]
-        with m.If(self.damaged):
-            m.d.sync += self.count.eq(self.count + 1)
-        with m.If(going & ok):
-            m.d.sync += self.last.eq(self.header.seq)
-            with m.If(hello):
-                m.d.sync += self.session.eq(self.header.session)
+        with m.If(going | (noting & quiet)):
+            m.d.sync += [self.want.eq(1), self.answer.eq(verdict)]
+        with m.If(self.turn_label):
+            m.d.sync += self.label.eq(_turned(self.label))
+        with m.Elif(going):
+            m.d.sync += self.label.eq(Cat(op | REPLY, self.header.seq))
+        with m.If(noting & quiet):
+            m.d.sync += [self.answer.eq(Answer.DAMAGED), self.label.eq(Op.NONE | REPLY)]
+        with m.If(self.turn_next):
+            m.d.sync += self.next.eq(_turned(self.next))
+        with m.Elif(going & ok):
+            m.d.sync += self.next.eq(behind)
+        with m.If(self.turn_session):
+            m.d.sync += self.session.eq(_turned(self.session))
+        with m.Elif(going & ok & hello):
+            m.d.sync += self.session.eq(self.header.session)
         self._drain(m, draining, drained, words)
         return m
 
     def _bad_length(self, write: Value, read: Value, words: Value, verify: Value, baud: Value) -> Value:
         count = self.header.count
-        size = Mux(words, count << 1, count)
+        size = Mux(words, count << 1, count)[:SIZE_BITS]
+        high = count[SIZE_BITS:].any()
         most = largest_divisor(self.first)
         return (
-            ((size[:SIZE_BITS] & write.replicate(SIZE_BITS)) != self.size)
-            | ((read | write) & size[SIZE_BITS:].any())
-            | (read & size[SIZE_BITS - 1] & size[:SIZE_BITS - 1].any())
-            | ((read | write | verify) & (count == 0))
-            | (baud & ((count < LEAST_DIVISOR) | (count > most)))
+            ((size & write.replicate(SIZE_BITS)) != self.size)
+            | ((read | write) & (high | (words & count[SIZE_BITS - 1])))
+            | (read & size[-1] & size[:-1].any())
+            | ((read | write | verify) & ~high & ~count[:SIZE_BITS].any())
+            | (baud & (_above(count, most) | ~_above(count, LEAST_DIVISOR - 1)))
         )
 
     def _drain(self, m: Module, draining: Value, drained: Value, words: Value) -> None:
@@ -160,9 +194,9 @@ class Executor(wiring.Component):
         address = Signal(BUS_ADDR_BITS - 2, reset_less=True)
         region = Signal(2, reset_less=True)
         left = Signal(SIZE_BITS, reset_less=True)
-        place = Signal(range(PAYLOAD_MAX), init=PAYLOAD_MAX - CRC_BYTES)
+        place = Signal(range(PAYLOAD_MAX), reset_less=True)
         low = Signal(8, reset_less=True)
-        wide, odd, flowing = Signal(), Signal(), Signal()
+        wide, odd, flowing = (Signal(name=name, reset_less=True) for name in ("wide", "odd", "flowing"))
         load = ~draining
         load_or_count(m, address, self.header.address, load, self.w_en)
         none_left = load_or_count(m, left, ~self.header.count, load, self.w_en)
@@ -170,7 +204,7 @@ class Executor(wiring.Component):
             m.d.sync += [region.eq(self.header.address[-2:]), wide.eq(words)]
         m.d.sync += [low.eq(self.read_data), place.eq(place + 1), odd.eq(~odd), flowing.eq(flowing | odd)]
         with m.If(load):
-            m.d.sync += [place.eq(place.init), odd.eq(0), flowing.eq(0)]
+            m.d.sync += [place.eq(PAYLOAD_MAX - CRC_BYTES), odd.eq(0), flowing.eq(0)]
         m.d.comb += [
             self.read_at.eq(place), self.w_addr.eq(Cat(address, region)), drained.eq(draining & none_left),
             self.w_data.eq(Cat(low, self.read_data & wide.replicate(8))),

@@ -73,9 +73,10 @@ class Link(wiring.Component):
             sender.r_data.eq(self.bus_r_data), sender.r_valid.eq(self.bus_r_valid),
         ]
         m.d.comb += [getattr(sender, name).eq(getattr(executor, name)) for name in
-                     ("want", "answer", "answer_op", "answer_seq", "session", "last", "count", "load")]
+                     ("want", "answer", "label", "session", "next", "count", "load")]
         m.d.comb += [getattr(executor, name).eq(getattr(sender, name)) for name in
-                     ("taken", "sending", "reading", "ended")]
+                     ("taken", "sending", "reading", "ended", "held", "turn_label", "turn_session", "turn_next",
+                      "turn_count")]
         m.d.comb += [getattr(receiver, name).eq(getattr(sender, name)) for name in
                      ("sum_clear", "sum_data", "sum_enable", "sum_pull")]
         m.d.comb += sender.sum_head.eq(receiver.sum_head)

@@ -62,10 +62,10 @@ class FrameReceiver(wiring.Component):
 
         # Of the frame that comes: no byte of it yet; it is damaged; it is not to be looked at. Before the first flag
         # there is no frame.
-        fresh, bad, lost = Signal(init=1), Signal(), Signal(init=1)
-        escaped = Signal()
+        lost = Signal(init=1)
+        fresh, bad, escaped = (Signal(name=name, reset_less=True) for name in ("fresh", "bad", "escaped"))
         # Number of the payload's byte that comes next, as if the frame's last four bytes were not its CRC.
-        index = Signal(signed(SIZE_BITS + 1), init=-HEADER_BYTES - CRC_BYTES)
+        index = Signal(signed(SIZE_BITS + 1), reset_less=True)
         in_header = Signal()
         is_flag, is_escape, ended = Signal(), Signal(), Signal()
         plain = Signal(8)
@@ -98,7 +98,7 @@ class FrameReceiver(wiring.Component):
         with m.If(storing):
             m.d.sync += index.eq(index + 1)
         with m.If(first):
-            m.d.sync += index.eq(index.init)
+            m.d.sync += index.eq(-HEADER_BYTES - CRC_BYTES)
         # The CRC of a full frame would come to lie where its payload began.
         behind = (index >= 0) & index[2:SIZE_BITS - 1].all()
         m.d.comb += [

@@ -1,23 +1,23 @@
 """Answers: header, payload from the bus as it is sent, CRC, stuffing; and the CRC of a range of words."""
 
-from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..arch.bus import BUS_ADDR_BITS, BUS_DATA_BITS, Region, Register
-from ..arch.link import CRC_BYTES, ESCAPE, ESCAPED, FLAG, HEADER_BYTES, REPLY, RESPONSE, Answer, Op
+from ..arch.link import CRC_BYTES, ESCAPE, ESCAPED, FLAG, HEADER_BYTES, RESPONSE, Answer, Op
 from .checksum import BEATS, STEP_BITS, Checksum
 from .counter import load_or_count
-from .executor import OP_BITS
 
 __all__ = ["FrameSender"]
 
 WORD_BYTES = BUS_DATA_BITS // 8
 HEADER_WORDS = HEADER_BYTES // WORD_BYTES
 CRC_WORDS = CRC_BYTES // WORD_BYTES
+WORD_BEATS = WORD_BYTES * BEATS
 
 
-class Part(enum.Enum, shape=2):
+class Part(enum.Enum):
     """Of a frame."""
 
     HEADER = 0
@@ -43,7 +43,7 @@ class FrameSender(wiring.Component):
 
     Members
     -------
-    want, answer, answer_op, answer_seq, session, last, count, load, taken, sending, reading, ended
+    want, answer, label, session, next, count, load, taken, sending, reading, ended, held, turn_*
         Of the :class:`.Executor`.
     address, words : In
         First bus address and number of words of a read; taken with ``load``.
@@ -60,9 +60,11 @@ class FrameSender(wiring.Component):
     def __init__(self, identity: bytes) -> None:
         self.identity = identity
         super().__init__({
-            "want": In(1), "answer": In(Answer), "answer_op": In(OP_BITS), "answer_seq": In(8),
-            "session": In(8 * RESPONSE["session"]), "last": In(8), "count": In(8 * RESPONSE["damaged"]),
-            "load": In(1), "taken": Out(1), "sending": Out(1), "reading": Out(1), "ended": Out(1),
+            "want": In(1), "answer": In(Answer), "label": In(8 * (RESPONSE["op"] + RESPONSE["seq"])),
+            "session": In(8 * RESPONSE["session"]), "next": In(8 * RESPONSE["next"]),
+            "count": In(8 * RESPONSE["damaged"]),
+            "load": In(1), "taken": Out(1), "sending": Out(1), "reading": Out(1), "ended": Out(1), "held": Out(1),
+            "turn_label": Out(1), "turn_session": Out(1), "turn_next": Out(1), "turn_count": Out(1),
             "address": In(BUS_ADDR_BITS), "words": In(24),
             "r_addr": Out(BUS_ADDR_BITS), "r_en": Out(1), "r_data": In(BUS_DATA_BITS), "r_valid": In(1),
             "w_en": In(1),
@@ -81,7 +83,8 @@ class FrameSender(wiring.Component):
         answer = Signal(Answer, reset_less=True)
         of_words, of_bytes, of_sum, of_identity = (Signal(name=f"of_{name}", reset_less=True)
                                                    for name in ("words", "bytes", "sum", "identity"))
-        summing = (self.answer == Answer.OK) & (self.answer_op == Op.VERIFY)
+        right = self.answer == Answer.OK
+        asked = {op: right & (self.label[:7] == op) for op in (Op.READ_WORDS, Op.READ_BYTES, Op.VERIFY, Op.HELLO)}
 
         # The range to be read.
         offset = Signal(BUS_ADDR_BITS - 2, reset_less=True)
@@ -99,47 +102,56 @@ class FrameSender(wiring.Component):
             self.r_en.eq(asking & ~self.w_en), stepping.eq(self.r_en & ~of_status),
         ]
 
-        # The word, and its way out.
+        # The word, and its way out. It comes from the bus at once, and two bits at a time from all else: registers that
+        # turn, a table, a CRC unit.
         word = Signal(BUS_DATA_BITS, reset_less=True)
-        source = Signal(BUS_DATA_BITS)
-        beats = Signal(range(2 * BEATS + 1))
+        feed = Signal(STEP_BITS)
+        beats = Signal(range(WORD_BEATS + 1))
         moving, loading, starting, long = Signal(), Signal(), Signal(), Signal()
         feeding, pulling, totting = Signal(), Signal(), Signal()
         m.d.comb += [
             moving.eq(beats.any()), self.sum_data.eq(word), checksum.data.eq(word),
             checksum.enable.eq(moving & feeding), checksum.pull.eq(moving & pulling & (part == Part.CRC)),
-            self.sum_enable.eq(moving & totting), self.sum_pull.eq(moving & pulling & (part != Part.CRC)),
+            self.sum_enable.eq(moving & totting), self.sum_pull.eq(moving & pulling & (part == Part.PAYLOAD)),
         ]
         with m.If(moving):
             m.d.sync += beats.eq(beats - 1)
         with m.If(starting):
-            m.d.sync += beats.eq(Mux(long, 2 * BEATS, BEATS))
+            m.d.sync += beats.eq(Mux(long, WORD_BEATS, BEATS))
         with m.If(loading):
-            m.d.sync += word.eq(source)
+            m.d.sync += word.eq(self.r_data)
         with m.Elif(moving):
-            m.d.sync += word.eq(Cat(word[STEP_BITS:], Mux(part == Part.CRC, checksum.head, self.sum_head)))
+            m.d.sync += word.eq(Cat(word[STEP_BITS:], feed))
 
-        fields = {
-            "op": self.answer_op | REPLY, "seq": self.answer_seq, "session": self.session, "answer": answer,
-            "next": (self.last + 1)[:8], "status": Const(0, 16), "damaged": self.count,
-        }
-        header = Cat(Value.cast(fields[name])[:8 * size] if len(Value.cast(fields[name])) >= 8 * size else
-                     Cat(fields[name], Const(0, 8 * size - len(Value.cast(fields[name]))))
-                     for name, size in RESPONSE.items())
-        from_bus = Signal()
-        with m.If(from_bus):
-            m.d.comb += source.eq(self.r_data)
-        with m.Elif(part == Part.HEADER):
-            with m.Switch(number):
-                for n in range(HEADER_WORDS):
-                    with m.Case(n):
-                        m.d.comb += source.eq(header.word_select(n, BUS_DATA_BITS))
-        with m.Else():
-            with m.Switch(number):
-                for n in range(identity_words):
-                    with m.Case(n):
-                        pair = self.identity[WORD_BYTES * n:WORD_BYTES * (n + 1)]
-                        m.d.comb += source.eq(int.from_bytes(pair, "little"))
+        turning = pulling & moving & (part == Part.HEADER)
+        first_half = beats > BEATS
+        m.d.comb += [
+            self.turn_label.eq(turning & (number == 0)), self.turn_session.eq(turning & (number == 1)),
+            self.turn_next.eq(turning & (number == 2) & ~first_half), self.turn_count.eq(turning & (number == 4)),
+        ]
+        with m.Switch(part):
+            with m.Case(Part.HEADER):
+                with m.Switch(number):
+                    with m.Case(0):
+                        m.d.comb += feed.eq(self.label)
+                    with m.Case(1):
+                        m.d.comb += feed.eq(self.session)
+                    with m.Case(2):
+                        m.d.comb += feed.eq(self.next)
+                        with m.If(first_half):
+                            m.d.comb += feed.eq(Mux(beats[3], answer[:2], Mux(beats[:2] == 3, answer[2:], 0)))
+                    with m.Default():
+                        m.d.comb += feed.eq(self.count)
+            with m.Case(Part.PAYLOAD):
+                m.d.comb += feed.eq(self.sum_head)
+                with m.If(of_identity):
+                    m.d.comb += feed.eq(0)
+                    with m.Switch(Cat(beats[:3], number)):
+                        for at, pair in enumerate(self._pairs()):
+                            with m.Case(at // WORD_BEATS * WORD_BEATS + -at % WORD_BEATS):
+                                m.d.comb += feed.eq(pair)
+            with m.Default():
+                m.d.comb += feed.eq(checksum.head)
 
         over = Signal()
         with m.Switch(part):
@@ -160,8 +172,7 @@ class FrameSender(wiring.Component):
         m.d.sync += have.eq(got & ~loading)
         m.d.comb += self.sending.eq(1)
         with m.If(self.taken):
-            m.d.sync += self.reading.eq(
-                (self.answer == Answer.OK) & ((self.answer_op == Op.READ_WORDS) | (self.answer_op == Op.READ_BYTES)))
+            m.d.sync += self.reading.eq(asked[Op.READ_WORDS] | asked[Op.READ_BYTES])
         with m.Elif((part != Part.HEADER) & none_left):
             m.d.sync += self.reading.eq(0)
 
@@ -171,7 +182,7 @@ class FrameSender(wiring.Component):
                 m.d.sync += [number.eq(0), part.eq(Part.HEADER)]
                 with m.If(self.want):
                     m.next = "Take"
-                    with m.If(summing):
+                    with m.If(asked[Op.VERIFY]):
                         m.d.comb += self.sum_clear.eq(1)
                         m.d.sync += part.eq(Part.PAYLOAD)
                         m.next = "Sum"
@@ -185,25 +196,23 @@ class FrameSender(wiring.Component):
                 with m.Elif(self.r_en):
                     m.next = "Add"
             with m.State("Add"):
-                m.d.comb += [totting.eq(1), from_bus.eq(1), long.eq(1)]
+                m.d.comb += [totting.eq(1), long.eq(1)]
                 with m.If(got & ~beats[1:].any()):
                     m.d.comb += [loading.eq(1), starting.eq(1)]
                     m.next = "Sum"
             with m.State("Take"):
-                m.d.comb += [self.taken.eq(1), loading.eq(1), checksum.clear.eq(1)]
+                m.d.comb += [self.taken.eq(1), self.held.eq(1), checksum.clear.eq(1)]
                 m.d.sync += [
-                    answer.eq(self.answer), part.eq(Part.HEADER), of_sum.eq(summing),
-                    of_words.eq((self.answer == Answer.OK) & (self.answer_op == Op.READ_WORDS)),
-                    of_bytes.eq((self.answer == Answer.OK) & (self.answer_op == Op.READ_BYTES)),
-                    of_identity.eq((self.answer == Answer.OK) & (self.answer_op == Op.HELLO)),
+                    answer.eq(self.answer), of_words.eq(asked[Op.READ_WORDS]), of_bytes.eq(asked[Op.READ_BYTES]),
+                    of_sum.eq(asked[Op.VERIFY]), of_identity.eq(asked[Op.HELLO]),
                 ]
                 m.next = "Open"
             with m.State("Open"):
-                m.d.comb += [self.byte.eq(FLAG), self.byte_valid.eq(1)]
+                m.d.comb += [self.byte.eq(FLAG), self.byte_valid.eq(1), self.held.eq(1)]
                 with m.If(self.byte_ready):
-                    m.d.sync += number.eq(1)
-                    m.next = "Byte"
+                    m.next = "Load"
             with m.State("Load"):
+                m.d.comb += self.held.eq(1)
                 with m.If(over):
                     m.d.sync += number.eq(0)
                     with m.Switch(part):
@@ -211,30 +220,27 @@ class FrameSender(wiring.Component):
                             m.d.sync += part.eq(Part.PAYLOAD)
                         with m.Case(Part.PAYLOAD):
                             m.d.sync += part.eq(Part.CRC)
-                        with m.Case(Part.CRC):
+                        with m.Default():
                             m.next = "Close"
+                with m.Elif(((part == Part.HEADER) & (number == _word_of("status"))) |
+                            ((part == Part.PAYLOAD) & (of_words | of_bytes))):
+                    m.next = "Ask"
                 with m.Else():
-                    m.d.comb += loading.eq(1)
-                    m.d.sync += number.eq(number + 1)
-                    m.next = "Byte"
-                    with m.If((part == Part.CRC) | ((part == Part.PAYLOAD) & of_sum)):
-                        m.d.comb += [starting.eq(1), long.eq(1)]
-                        m.next = "Pull"
-                    with m.If(((part == Part.HEADER) & (number == _word_of("status"))) |
-                              ((part == Part.PAYLOAD) & (of_words | of_bytes))):
-                        m.next = "Ask"
+                    m.d.comb += [starting.eq(1), long.eq(1)]
+                    m.next = "Pull"
             with m.State("Ask"):
                 m.d.comb += asking.eq(1)
                 with m.If(self.r_en):
                     m.next = "Get"
             with m.State("Get"):
-                m.d.comb += from_bus.eq(1)
                 with m.If(got):
                     m.d.comb += loading.eq(1)
+                    m.d.sync += number.eq(number + 1)
                     m.next = "Byte"
             with m.State("Pull"):
-                m.d.comb += pulling.eq(1)
+                m.d.comb += [pulling.eq(1), self.held.eq(1)]
                 with m.If(~moving):
+                    m.d.sync += number.eq(number + 1)
                     m.next = "Byte"
             with m.State("Byte"):
                 m.d.comb += [
@@ -263,3 +269,8 @@ class FrameSender(wiring.Component):
                     m.d.comb += self.ended.eq(1)
                     m.next = "Idle"
         return m
+
+    def _pairs(self) -> list[int]:
+        """The identity, two bits at a time."""
+        number = int.from_bytes(self.identity, "little")
+        return [number >> n & (1 << STEP_BITS) - 1 for n in range(0, 8 * len(self.identity), STEP_BITS)]
