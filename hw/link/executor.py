@@ -1,6 +1,6 @@
 """Does what requests ask for, as far as it is not sending: order, writes, speed."""
 
-from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Elaboratable, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -44,7 +44,7 @@ class Executor(wiring.Component):
 
     Members
     -------
-    arrived, release, header, size, damaged, read_at, read_data
+    arrived, release, header, complete, size, damaged, read_at, read_data
         Of the :class:`.FrameReceiver`.
     busy : In(1)
         A run is under way.
@@ -73,8 +73,9 @@ class Executor(wiring.Component):
     def __init__(self, first: int) -> None:
         self.first = first
         super().__init__({
-            "arrived": In(1), "release": Out(1), "header": In(RequestLayout), "size": In(SIZE_BITS),
-            "damaged": In(1), "read_at": Out(range(PAYLOAD_MAX)), "read_data": In(8), "busy": In(1),
+            "arrived": In(1), "release": Out(1), "header": In(RequestLayout), "complete": In(1),
+            "size": In(SIZE_BITS), "damaged": In(1), "read_at": Out(range(PAYLOAD_MAX)), "read_data": In(8),
+            "busy": In(1),
             "w_addr": Out(BUS_ADDR_BITS), "w_data": Out(BUS_DATA_BITS), "w_en": Out(1),
             "answer": Out(Answer), "want": Out(1), "load": Out(1),
             "taken": In(1), "sending": In(1), "reading": In(1), "ended": In(1), "held": In(1),
@@ -177,15 +178,14 @@ class Executor(wiring.Component):
         return m
 
     def _bad_length(self, write: Value, read: Value, words: Value, verify: Value, baud: Value) -> Value:
-        count = self.header.count
-        size = Mux(words, count << 1, count)[:SIZE_BITS]
-        high = count[SIZE_BITS:].any()
+        count, size = self.header.count, self.size
         most = largest_divisor(self.first)
+        # What a read would take beyond a payload: of bytes, and of words.
+        half = count[SIZE_BITS:].any() | (count[SIZE_BITS - 1] & (words | count[:SIZE_BITS - 1].any()))
+        double = words & count[SIZE_BITS - 2] & count[:SIZE_BITS - 2].any()
         return (
-            ((size & write.replicate(SIZE_BITS)) != self.size)
-            | ((read | write) & (high | (words & count[SIZE_BITS - 1])))
-            | (read & size[-1] & size[:-1].any())
-            | ((read | write | verify) & ~high & ~count[:SIZE_BITS].any())
+            (size.any() ^ write) | (write & (~self.complete | (words & size[0])))
+            | ((read | verify) & self.complete) | (read & (half | double))
             | (baud & (_above(count, most) | ~_above(count, LEAST_DIVISOR - 1)))
         )
 
@@ -199,7 +199,7 @@ class Executor(wiring.Component):
         wide, odd, flowing = (Signal(name=name, reset_less=True) for name in ("wide", "odd", "flowing"))
         load = ~draining
         load_or_count(m, address, self.header.address, load, self.w_en)
-        none_left = load_or_count(m, left, ~self.header.count, load, self.w_en)
+        none_left = load_or_count(m, left, ~self.size, load, flowing)
         with m.If(load):
             m.d.sync += [region.eq(self.header.address[-2:]), wide.eq(words)]
         m.d.sync += [low.eq(self.read_data), place.eq(place + 1), odd.eq(~odd), flowing.eq(flowing | odd)]

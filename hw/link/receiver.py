@@ -5,8 +5,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from ..arch.link import CRC_BYTES, ESCAPE, ESCAPED, FLAG, HEADER_BYTES, PAYLOAD_MAX, REQUEST
+from ..arch.link import CRC_BYTES, ESCAPE, ESCAPED, FLAG, HEADER_BYTES, PAYLOAD_MAX, REQUEST, Op
 from .checksum import BEATS, STEP_BITS, Checksum
+from .counter import load_or_count
 
 __all__ = ["FrameReceiver", "RequestLayout", "SIZE_BITS"]
 
@@ -28,6 +29,9 @@ class FrameReceiver(wiring.Component):
         High until ``release``: a whole frame is here.
     release : In(1)
     header : Out(RequestLayout)
+        Its count is less by the items of the payload: words, and bytes for :attr:`.Op.WRITE_BYTES`.
+    complete : Out(1)
+        That is 0.
     size : Out
         Bytes of the payload.
     damaged : Out(1)
@@ -44,6 +48,7 @@ class FrameReceiver(wiring.Component):
     arrived: Out(1)
     release: In(1)
     header: Out(RequestLayout)
+    complete: Out(1)
     size: Out(SIZE_BITS)
     damaged: Out(1)
     read_at: In(range(PAYLOAD_MAX))
@@ -91,10 +96,17 @@ class FrameReceiver(wiring.Component):
             with m.If(beats[n]):
                 m.d.comb += checksum.data.eq(plain.word_select(n, STEP_BITS))
 
-        header = Signal(8 * HEADER_BYTES, reset_less=True)
-        m.d.comb += [self.header.as_value().eq(header), self.size.eq(index)]
-        with m.If(storing & in_header):
-            m.d.sync += header.eq(Cat(header[8:], plain))
+        # The count is the header's end. It lies there inverted, so that adding takes from it.
+        header = Signal(8 * (HEADER_BYTES - REQUEST["count"]), reset_less=True)
+        rest = Signal(8 * REQUEST["count"], reset_less=True)
+        shifting, counting = Signal(), Signal()
+        m.d.comb += [
+            self.header.as_value().eq(Cat(header, ~rest)), self.size.eq(index), shifting.eq(storing & in_header),
+            counting.eq(storing & (index >= 0) & (index[0] | (self.header.op == Op.WRITE_BYTES))),
+            self.complete.eq(load_or_count(m, rest, Cat(rest[8:], ~plain), shifting, counting)),
+        ]
+        with m.If(shifting):
+            m.d.sync += header.eq(Cat(header[8:], ~rest[:8]))
         with m.If(storing):
             m.d.sync += index.eq(index + 1)
         with m.If(first):

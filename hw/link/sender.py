@@ -1,6 +1,6 @@
 """Answers: header, payload from the bus as it is sent, CRC, stuffing; and the CRC of a range of words."""
 
-from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal
+from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, Value
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -146,10 +146,9 @@ class FrameSender(wiring.Component):
                 m.d.comb += feed.eq(self.sum_head)
                 with m.If(of_identity):
                     m.d.comb += feed.eq(0)
-                    with m.Switch(Cat(beats[:3], number)):
-                        for at, pair in enumerate(self._pairs()):
-                            with m.Case(at // WORD_BEATS * WORD_BEATS + -at % WORD_BEATS):
-                                m.d.comb += feed.eq(pair)
+                    for n, chunk in enumerate(self._chunks(m, Cat(beats[:3], number[0]))):
+                        with m.If(number[1:] == n):
+                            m.d.comb += feed.eq(chunk)
             with m.Default():
                 m.d.comb += feed.eq(checksum.head)
 
@@ -270,7 +269,16 @@ class FrameSender(wiring.Component):
                     m.next = "Idle"
         return m
 
-    def _pairs(self) -> list[int]:
-        """The identity, two bits at a time."""
-        number = int.from_bytes(self.identity, "little")
-        return [number >> n & (1 << STEP_BITS) - 1 for n in range(0, 8 * len(self.identity), STEP_BITS)]
+    def _chunks(self, m: Module, place: Value) -> list[Signal]:
+        """Two words each of the identity, two bits at a time, by what is left of the beats and the word's number."""
+        step, size = 2 * WORD_BEATS, 2 * WORD_BYTES
+        chunks = []
+        for n in range(0, len(self.identity), size):
+            number = int.from_bytes(self.identity[n:n + size], "little")
+            chunk = Signal(STEP_BITS, name=f"identity{n}")
+            with m.Switch(place):
+                for at in range(step):
+                    with m.Case(at // WORD_BEATS * WORD_BEATS + -at % WORD_BEATS):
+                        m.d.comb += chunk.eq(number >> STEP_BITS * at)
+            chunks.append(chunk)
+        return chunks
