@@ -13,7 +13,7 @@ from ...hw.arch.errors import DataError, DeviceError, ImageError, ShiftwrightErr
 from ...hw.arch.image import HEADER, HEADER_WORDS, MODEL_MAGIC
 from ...hw.arch.link import FIRST_BAUD, Op
 from ..image import Image
-from .channel import SessionLost, Statistics, Trace
+from .events import SessionLost, Statistics, Trace
 from .frames import Request
 from .identity import Identity
 from .inference import check_model, infer
@@ -37,7 +37,7 @@ class Device:
     baud : int or None
         Speed; ``None`` takes the fastest usual one that the board's clock divides to.
     trace : callable, optional
-        Told of every frame (:data:`~shiftwright.sw.device.channel.Trace`).
+        Told of every frame (:data:`~shiftwright.sw.device.events.Trace`).
     notice : callable, optional
         Told, once each, what a person should know: a slower line, a board that was reset.
     entropy : random.Random, optional

@@ -132,6 +132,8 @@ class FrameParser:
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Header and payload of every whole frame that `data` ends."""
         *ended, rest = (self._inside + data).split(_FLAG)
+        # No frame is longer: its beginning is kept, which makes it a damaged one.
+        self._inside = rest[:2 * BODY_MAX]
         for part in ended:
             skip, self._skipping = self._skipping, False
             body = _unstuff(part)
@@ -142,10 +144,6 @@ class FrameParser:
                 self.damaged += not skip
                 continue
             yield body[:-CRC_BYTES]
-        if len(rest) > 2 * BODY_MAX:
-            # No frame is that long: keep its beginning, which makes it a damaged one.
-            rest = rest[:2 * BODY_MAX]
-        self._inside = rest
 
     @property
     def begun(self) -> bytes:

@@ -10,7 +10,7 @@ from ...hw.arch.link import PAYLOAD_MAX, Op
 from ..compiler.cycles import predict, run_cycles
 from ..compiler.layout import locate, pack_activations, unpack_activations
 from ..image import Image
-from .channel import SessionLost
+from .events import SessionLost
 from .frames import Request, Response
 from .memory import MODEL, crc_of, read_words, verify, writes
 from .session import REGISTERS, Session

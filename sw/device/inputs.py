@@ -93,8 +93,8 @@ def _read_picture(path: Path, tensor: "TensorPlacement") -> np.ndarray:
         from PIL import Image as Picture
         from PIL import UnidentifiedImageError
     except ModuleNotFoundError:
-        raise ToolError(f"Pillow is needed to read the picture {path}; get it with: pip install pillow; or give an "
-                        f"array (.npy)") from None
+        raise ToolError(f"Pillow is needed to read the picture {path}; get it with: pip install 'shiftwright[device]'; "
+                        f"or give an array (.npy)") from None
     try:
         with Picture.open(path) as picture:
             width, height = picture.size

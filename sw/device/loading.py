@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ...hw.arch.errors import TransportError
-from .channel import SessionLost
+from .events import SessionLost
 from .memory import MODEL, crc_of, verify, write_words
 from .session import Session
 from .transport import BYTE_BITS

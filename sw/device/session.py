@@ -7,7 +7,8 @@ from collections.abc import Callable
 from ...hw.arch.bus import Region, Register
 from ...hw.arch.errors import DeviceError, TransportError
 from ...hw.arch.link import FIRST_BAUD, SLOWEST, Answer, Op
-from .channel import Channel, SessionLost, Statistics, Trace
+from .channel import Channel
+from .events import SessionLost, Statistics, Trace
 from .frames import Request
 from .identity import EXPLICIT_CYCLES, Identity
 from .transport import Transport

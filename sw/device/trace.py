@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from .channel import Trace
+from .events import Trace
 from .frames import Request, Response
 
 __all__ = ["line_trace"]

@@ -79,7 +79,8 @@ class SerialTransport:
         try:
             import serial
         except ModuleNotFoundError:
-            raise ToolError("pyserial is needed to talk to a serial port; get it with: pip install pyserial") from None
+            raise ToolError("pyserial is needed to talk to a serial port; get it with: "
+                            "pip install 'shiftwright[device]'") from None
         self.name, self.baud = port, baud
         self._free_at = 0.0
         self._failures = (serial.SerialException, OSError, termios.error)

@@ -8,7 +8,8 @@ import pytest
 
 from shiftwright.hw.arch.errors import TransportError
 from shiftwright.hw.arch.link import Answer, Op
-from shiftwright.sw.device.channel import Channel, SessionLost
+from shiftwright.sw.device.channel import Channel
+from shiftwright.sw.device.events import SessionLost
 from shiftwright.sw.device.frames import Request, Response
 from shiftwright.sw.device.loading import load_words
 from shiftwright.sw.device.memory import MODEL, read_words, verify, write_words

@@ -11,7 +11,6 @@ import pytest
 from shiftwright.hw.arch.bus import COUNTER_WORDS, Status
 from shiftwright.hw.arch.config import AcceleratorConfig
 from shiftwright.sim import interpreter
-from shiftwright.sw import cli
 from shiftwright.sw.compiler.compile import compile_
 from shiftwright.sw.compiler.layout import pack_activations, unpack_activations
 from shiftwright.sw.data import load
@@ -52,8 +51,6 @@ def network_of(seed: int) -> QuantizedNetwork:
 @pytest.fixture
 def desk(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     monkeypatch.setenv("SHIFTWRIGHT_CACHE", str(tmp_path / "cache"))
-    for name in ("load", "infer"):
-        monkeypatch.setitem(cli.COMMANDS, name, name)
     network = network_of(seed)
     image = compile_(network, CONFIG)
     image.save(tmp_path / "a.swi")

@@ -94,5 +94,5 @@ def test_pictures(tmp_path: Path, pixels: np.ndarray) -> None:
 
 def test_pillow_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(ToolError, match="Pillow is needed to read the picture x.png; get it with: pip install pillow"):
+    with pytest.raises(ToolError, match="Pillow is needed to read the picture x.png; get it with: pip install .shiftw"):
         read_inputs("x.png", GREY)

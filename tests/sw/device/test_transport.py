@@ -96,7 +96,7 @@ def test_what_the_system_may_say(monkeypatch: pytest.MonkeyPatch, number: int, m
 
 def test_pyserial_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "serial", None)
-    with pytest.raises(ToolError, match="pip install pyserial"):
+    with pytest.raises(ToolError, match=r"pip install .shiftwright\[device\]"):
         SerialTransport("/dev/ttyUSB0")
 
 
