@@ -1,7 +1,7 @@
 """What all recipes that train a quantized network have in common."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...hw.arch.errors import ModelError
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .fakequant import FakeQuantized
     from .weights import WeightQuantizer
 
-__all__ = ["QuantizedRecipe"]
+__all__ = ["QuantizedRecipe", "rising_shares"]
 
 MAX_SHIFT_FIELD = 15
 CHOSEN_STEPS = 3000
@@ -177,3 +177,14 @@ class QuantizedRecipe(Recipe):
 def _leads_to(path: str, layer: str) -> bool:
     """Whether a module path is a layer's, or that of a block around it."""
     return layer == path or layer.startswith(f"{path}.")
+
+
+def rising_shares(where: str, name: str, value: object) -> tuple[float, ...]:
+    """An option that is a list of shares, each greater than the one before, up to 1."""
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value):
+        shares = tuple(value)
+        for share in shares:
+            require(where, f"a share of {name}", share, float, 0, 1)
+        if all(low < high for low, high in zip((0, *shares), shares, strict=False)) and shares[-1] == 1:
+            return shares
+    raise ModelError(f"{where}: {name} must be shares that rise from above 0 to 1, as [0.5, 1.0], not {value!r}")

@@ -37,6 +37,22 @@ class _RoundAndClamp(torch.autograd.Function):
         return torch.ops.aten.hardtanh_backward(grads[0], ctx.saved_tensors[0], *ctx.range), None, None, None
 
 
+class _Windowed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, exponent: int, low: int, high: int, width: float) -> Tensor:
+        raised = x * 2.0**-exponent + 0.5
+        ctx.save_for_backward(raised)
+        ctx.limits = low, high, width
+        return torch.floor(raised).clamp_(low, high).mul_(2.0**exponent)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        raised, (low, high, width) = ctx.saved_tensors[0], ctx.limits
+        # Steps within the window: what the quantizer rises by from its one end to the other.
+        steps = torch.floor(raised + width / 2).clamp_(low, high) - torch.floor(raised - width / 2).clamp_(low, high)
+        return grads[0] * steps / width, None, None, None, None
+
+
 def straight_through(source: Tensor, value: Tensor) -> Tensor:
     """``value`` exactly, with the gradient passed on to ``source`` as it is (arXiv:1308.3432)."""
     return _StraightThrough.apply(source, value)
@@ -79,12 +95,17 @@ class ActivationQuantizer(nn.Module):
     ----------
     exponent : int
         Chosen by calibration.
+    rounding : bool
+        False leaves only the limits: float activations, as a reference.
     """
+
+    rounding = True
 
     def __init__(self, bits: int, signed: bool, low: float = float("-inf"), high: float = float("inf")) -> None:
         super().__init__()
         self.bits, self.signed, self.low, self.high = bits, signed, low, high
         self.exponent = 0
+        self.width: float | None = None
 
     @property
     def range(self) -> tuple[int, int]:
@@ -97,5 +118,7 @@ class ActivationQuantizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Rounded and clamped; the gradient passes where nothing is clamped."""
+        if not self.rounding:
+            return x.clamp(self.low, self.high)
         low, high = self.range
         return _RoundAndClamp.apply(x, self.exponent, low, high)

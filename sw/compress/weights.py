@@ -13,7 +13,8 @@ from ..terms import signed_digits
 from .bqnet import LevelSet
 from .quantizers import straight_through
 
-__all__ = ["FreeWeights", "NearestValue", "PowerOfTwo", "SharedWeights", "TermGrid", "WeightQuantizer", "digit_planes"]
+__all__ = ["FreeWeights", "NearestValue", "PartlyFrozen", "PowerOfTwo", "SharedWeights", "TermGrid", "WeightQuantizer",
+           "digit_planes"]
 
 FREE_SPAN = 16
 """Bits that weights are told to have as long as they are not quantized: their rounding is not seen."""
@@ -162,6 +163,46 @@ class NearestValue(WeightQuantizer):
     def forward(self, weight: Tensor) -> Tensor:
         """The nearest values, with gradients straight through."""
         return straight_through(weight * self.mask, self.quantize(weight.detach()))
+
+
+class PartlyFrozen(WeightQuantizer):
+    """Weights of which some have their values for good, while the others stay float and are trained around them.
+
+    Parameters
+    ----------
+    grid : TermGrid
+        What values may be, in :attr:`unit`. The recipe chooses ``k_top`` before the first are frozen.
+
+    Attributes
+    ----------
+    frozen : bool tensor
+        True for the weights that have their values; a single False before the first.
+    values : float tensor
+        Integers of the grid; 0 for weights that are not frozen.
+    """
+
+    frozen: Tensor
+    values: Tensor
+
+    def __init__(self, grid: TermGrid) -> None:
+        super().__init__()
+        self.grid, self.span = grid, grid.span
+        self.register_buffer("frozen", torch.tensor(False))
+        self.register_buffer("values", torch.tensor(0.0))
+
+    @property
+    def quantized(self) -> bool:  # type: ignore[override]
+        return bool(self.frozen.all())
+
+    def freeze(self, weight: Tensor, which: Tensor) -> None:
+        """Give some weights the nearest value of the grid, for good; those that have one keep it."""
+        new = which & ~self.frozen
+        self.values = torch.where(new, self.grid.nearest(weight / self.unit), self.values)
+        self.frozen = self.frozen | which
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Frozen weights' values, the others as they are."""
+        return torch.where(self.frozen, self.values.to(weight) * self.unit, weight)
 
 
 class SharedWeights(WeightQuantizer):

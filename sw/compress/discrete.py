@@ -1,0 +1,120 @@
+"""Weights that move from level to level, without a full-precision copy."""
+
+import torch
+from torch import Tensor
+
+from .fakequant import FakeQuantized
+from .training import Method
+from .weights import TermGrid, WeightQuantizer
+
+__all__ = ["DiscreteSteps", "DiscreteWeights", "NeighbourSteps"]
+
+
+class DiscreteWeights(WeightQuantizer):
+    """Weights whose parameter has their values itself: what is trained is what the forward pass sees.
+
+    Parameters
+    ----------
+    bits : int
+        The values are ``2**bits - 1`` evenly spaced ones, 0 among them, that have at most so many terms.
+    terms : int
+        Powers of two in a value, at most.
+
+    Attributes
+    ----------
+    values : float tensor
+        Integers, rising, in :attr:`unit`.
+    """
+
+    values: Tensor
+
+    def __init__(self, bits: int, terms: int) -> None:
+        super().__init__()
+        most = (1 << bits - 1) - 1
+        self.span = max(1, bits if bits > 2 else 1)
+        self.grid = TermGrid(terms, self.span)
+        self.register_buffer("values", self.grid.numbers[self.grid.numbers.abs() <= most])
+        self._started = False
+
+    def _rank(self, weight: Tensor) -> Tensor:
+        """The place of each weight's nearest value among the values."""
+        boundaries = (self.values[1:] + self.values[:-1]) / 2
+        return torch.bucketize((weight / self.unit).contiguous(), boundaries.to(weight), right=True)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """The nearest values, in the scale with the least squared error, which stays."""
+        if not self._started and bool(weight.any()):
+            errors = {}
+            top = -int(torch.floor(torch.log2(weight.abs().max())))
+            for self.k_top in range(top - 1, top + 5):
+                errors[self.k_top] = float((self._values_of(weight) - weight).square().sum(dtype=torch.float64))
+            self.k_top = min(errors, key=errors.__getitem__)
+        self._started = True
+        return self._values_of(weight)
+
+    def _values_of(self, weight: Tensor) -> Tensor:
+        return self.values.to(weight)[self._rank(weight)] * self.unit
+
+    def neighbours(self, weight: Tensor, direction: Tensor) -> Tensor:
+        """The next value of each weight upwards or downwards, or the weight itself at the ends."""
+        rank = (self._rank(weight) + direction.sign().long()).clamp(0, len(self.values) - 1)
+        return self.values.to(weight)[rank] * self.unit
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The parameter as it is."""
+        return weight
+
+
+class NeighbourSteps(torch.optim.Adam):
+    """Adam, of whose steps discrete weights keep a residue; each moves by one level, with a probability that the
+    residue decides.
+
+    The residue is what is left of the one before plus Adam's step, and the probability ``tanh(gain |residue| / gap)``
+    with the distance to the neighbour that the residue points to. A weight that moved has no residue any more.
+
+    Parameters
+    ----------
+    network : FakeQuantized
+        Its layers with :class:`DiscreteWeights` move so, all other parameters as Adam wants.
+    learning_rate, gain : float
+        The residue's scale is the product of both.
+    keep : float
+        Share of a residue that is left after a step; with 0, only the present gradient counts.
+    generator : torch.Generator
+        Of the chances.
+    """
+
+    def __init__(self, network: FakeQuantized, learning_rate: float, *, gain: float, keep: float,
+                 generator: torch.Generator) -> None:
+        super().__init__(network.parameters(), lr=learning_rate)
+        self.gain, self.keep, self.generator = gain, keep, generator
+        self._discrete: list[tuple[Tensor, DiscreteWeights, Tensor]] = []
+        for layer in network.weighted.values():
+            if isinstance(quantizer := layer.weight_quantizer, DiscreteWeights):
+                weight = layer.parametrizations["weight"].original  # type: ignore[index, union-attr]
+                self._discrete.append((weight, quantizer, torch.zeros_like(weight)))
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One step."""
+        before = [weight.clone() for weight, _, _ in self._discrete]
+        super().step()
+        for start, (weight, quantizer, residue) in zip(before, self._discrete, strict=True):
+            residue.mul_(self.keep).add_(weight - start)
+            target = quantizer.neighbours(start, residue)
+            gap = (target - start).abs()
+            chance = torch.tanh(self.gain * residue.abs() / gap.clamp_min(quantizer.unit))
+            moves = torch.rand(weight.shape, generator=self.generator) < chance
+            weight.copy_(torch.where(moves, target, start))
+            # A weight at the end of its values collects no residue that points outwards.
+            residue.masked_fill_(moves | (gap == 0), 0.0)
+
+
+class DiscreteSteps(Method):
+    """Trains with :class:`NeighbourSteps`, whose arguments it takes."""
+
+    def __init__(self, *, gain: float, keep: float, seed: int) -> None:
+        self.gain, self.keep, self.generator = gain, keep, torch.Generator().manual_seed(seed)
+
+    def optimizer(self, network: FakeQuantized, learning_rate: float) -> torch.optim.Optimizer:
+        return NeighbourSteps(network, learning_rate, gain=self.gain, keep=self.keep, generator=self.generator)
