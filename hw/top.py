@@ -12,12 +12,27 @@ from .link import Link
 from .link.identity import identity
 from .uart import LEAST_DIVISOR
 
-__all__ = ["AcceleratorOverUart", "divisor_of"]
+__all__ = ["AcceleratorOverUart", "divisor_of", "first_divisor"]
 
 
 def divisor_of(clock_hz: int, baud: int) -> int:
     """Clock cycles of a bit, with :data:`DIVISOR_FRACTION` bits behind the point, rounded half up."""
     return (2 * (clock_hz << DIVISOR_FRACTION) + baud) // (2 * baud)
+
+
+def first_divisor(clock_hz: int, divisor: int | None = None) -> int:
+    """Divisor of the first speed: that of :data:`FIRST_BAUD`, unless another one is given.
+
+    Raises
+    ------
+    ConfigError
+        If a bit is too short.
+    """
+    chosen = divisor_of(clock_hz, FIRST_BAUD) if divisor is None else divisor
+    if chosen < LEAST_DIVISOR:
+        raise ConfigError(f"the first speed's divisor must be {LEAST_DIVISOR} or more, not {chosen} (with a clock of "
+                          f"{clock_hz / 1e6:g} MHz); take a faster clock")
+    return chosen
 
 
 class AcceleratorOverUart(wiring.Component):
@@ -51,10 +66,7 @@ class AcceleratorOverUart(wiring.Component):
         self.config = config
         self.clock_hz = clock_hz
         self.board = board
-        self.divisor = divisor_of(clock_hz, FIRST_BAUD) if divisor is None else divisor
-        if self.divisor < LEAST_DIVISOR:
-            raise ConfigError(f"the first speed's divisor must be {LEAST_DIVISOR} or more, not {self.divisor} (with a "
-                              f"clock of {clock_hz / 1e6:g} MHz); take a faster clock")
+        self.divisor = first_divisor(clock_hz, divisor)
         self.identity = identity(config, clock_hz=clock_hz, divisor=self.divisor, board=board)
         super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1), "busy": Out(1)})
 
