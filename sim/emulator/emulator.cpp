@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cmath>
 #include <exception>
 #include <string>
 
@@ -118,7 +119,7 @@ private:
 //
 //     w  count u32, bytes          queue bytes to the board
 //     s  baud f64                  the host's speed
-//     r  seconds f64, most u32     go on until a byte has come or the time has passed; answers with bytes
+//     r  seconds f64, most u32     go on until bytes have come or the time has passed; answers with them
 //     f  flip, drop, duplicate, insert f64 to the board, the same to the host; seed u64
 //     e  sent u64, trouble u8, seconds f64     when so many bytes have been sent
 //     c                            nothing goes wrong any more
@@ -165,7 +166,7 @@ private:
                 uint32_t most;
                 if (!get(&seconds, sizeof seconds) || !get(&most, sizeof most)) return false;
                 seconds = seconds > 0 ? seconds < kMostSeconds ? seconds : kMostSeconds : 0;
-                link_.run(link_.now() + static_cast<uint64_t>(seconds * link_.clock_hz() + 0.999), true);
+                link_.run(link_.now() + static_cast<uint64_t>(std::ceil(seconds * link_.clock_hz())), true);
                 bytes = link_.take(most);
                 return true;
             }

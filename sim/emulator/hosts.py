@@ -27,7 +27,8 @@ class _Seat(PinsTransport):
     def read(self, timeout: float) -> bytes:
         self._check()
         if not self._received:
-            self.until = self.now() + max(timeout, 0.0)
+            # At least a clock cycle: less could be lost in the sum.
+            self.until = self.now() + (max(timeout, 1 / self.board.clock_hz) if timeout > 0 else 0.0)
             self._told.release()
             self.may_go_on.acquire()
             self.until = None

@@ -63,7 +63,7 @@ public:
     bool idle() const { return state_ == State::kIdle; }
     void speed(double bit) { bit_ = bit; }
     std::string take(std::size_t most);
-    bool empty() const { return received_.empty(); }
+    std::size_t received() const { return received_.size(); }
 
 private:
     enum class State { kIdle, kByte, kLow };

@@ -69,12 +69,18 @@ void Link::step() {
     if (now_ < low_until_) level = false;
     board_.cycle(level);
     receiver_.sample(now_, cut || board_.tx());
+    if (!receiver_.idle()) heard_at_ = now_;
     ++now_;
     ++simulated_;
 }
 
+bool Link::told() const {
+    const std::size_t count = receiver_.received();
+    return count >= kGathered || (count && static_cast<double>(now_ - heard_at_) > kPauseBits * timing_.bit);
+}
+
 void Link::run(uint64_t until, bool until_byte) {
-    while (now_ < until && !(until_byte && !receiver_.empty())) {
+    while (now_ < until && !(until_byte && told())) {
         if (!quiet()) {
             rest_.disturb();
             step();

@@ -39,10 +39,11 @@ public:
     void calm();
     void reset();
 
-    // Goes on until `until`, or, if asked, until a byte has come to the host.
+    // Goes on until `until`, or, if asked, until bytes have come to the host: as many as come without a pause, up to
+    // those that a UART gathers before it tells.
     void run(uint64_t until, bool until_byte);
     std::string take(std::size_t most) { return receiver_.take(most); }
-    bool nothing_received() const { return receiver_.empty(); }
+    bool nothing_received() const { return !receiver_.received(); }
     // Nothing will happen any more unless the host sends something.
     bool resting() const { return quiet() && rest_.period(); }
 
@@ -52,7 +53,10 @@ public:
     bool busy() const { return board_.busy(); }
 
 private:
+    static constexpr std::size_t kGathered = 16;
+    static constexpr double kPauseBits = 1.5;
     bool quiet() const;
+    bool told() const;
     void step();
     void happen();
 
@@ -66,5 +70,5 @@ private:
     Timing timing_;
     std::vector<Event> events_;
     uint64_t now_ = 0, simulated_ = 0;
-    uint64_t low_until_ = 0, cut_until_ = 0;
+    uint64_t low_until_ = 0, cut_until_ = 0, heard_at_ = 0;
 };

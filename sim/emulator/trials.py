@@ -133,6 +133,8 @@ def attempt(outcome: Outcome, transport: Transport, workload: Workload, *, seed:
             right = np.array_equal(found, expected)
             outcome.results += right
             outcome.wrong += not right
+        if seed & 1:  # others leave the board in the middle of their session
+            device.close()
     except ShiftwrightError as error:
         outcome.errors.append(f"{type(error).__name__}: {error}")
         if not str(error):
