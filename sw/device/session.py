@@ -219,10 +219,13 @@ def _why_silent(channel: Channel, before: Statistics) -> str:
     if channel.statistics.answers > before.answers:
         return ("the board answers, but not the first request of a session: the line is too noisy, or another program "
                 "is using the board; try another cable, adapter or port, and end other programs")
+    if before.sessions:
+        return ("the board no longer answers, as it did before; likely the cable to it is broken, or it lost its power "
+                "or its bitstream; mend that, then repeat the command: a load goes on where it stopped")
     if received:
         return (f"{received} bytes came, but no answer to the first request; likely this is another port or device, "
-                f"or the board holds another bitstream: program it with that of 'shiftwright build', and give the port "
-                f"of its UART (a USB adapter often has two)")
+                f"the board holds another bitstream, or the line is very noisy: program it with the bitstream of "
+                f"'shiftwright build', and give the port of its UART (a USB adapter often has two)")
     return ("the board does not answer; likely its bitstream is not loaded (program it with that of 'shiftwright "
             "build'), this is another port than that of its UART (a USB adapter often has two: try the other one), or "
             "input and output are swapped")

@@ -87,7 +87,7 @@ EVENTS = {"reset": reset, "power cycle": power_cycle, "rival": rival, "noise": n
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("number", range(12))
+@pytest.mark.parametrize("number", range(8))
 def test_a_line_that_can_be_used(name: str, number: int, seed: int) -> None:
     toy = Toy.random(seed + number)
     line = Line(toy.board(seed=number), seed=seed + number, **CASES[name])
@@ -100,11 +100,11 @@ def test_a_bad_line(name: str, number: int, seed: int) -> None:
     toy = Toy.random(seed + number, words=600)
     line = Line(toy.board(seed=number), seed=seed + number, **BAD[name])
     message = attempt(line, toy, number)
-    assert message == "" or any(word in message for word in ("noisy", "does not answer", "given up", "no answer"))
+    assert message == "" or any(word in message for word in ("noisy", "given up", "no longer answers"))
 
 
 @pytest.mark.parametrize("name", EVENTS)
-@pytest.mark.parametrize("number", range(16))
+@pytest.mark.parametrize("number", range(12))
 def test_one_event(name: str, number: int, seed: int) -> None:
     draw = random.Random(seed + number)
     toy = Toy.random(seed + number)
@@ -123,14 +123,14 @@ def test_many_events(number: int, seed: int) -> None:
     attempt(line, toy, number)
 
 
-@pytest.mark.parametrize("number", range(16))
+@pytest.mark.parametrize("number", range(12))
 def test_a_cable_that_is_pulled(number: int, seed: int) -> None:
     toy = Toy.random(seed + number)
     line = Line(toy.board(), script={random.Random(seed + number).uniform(0, 0.06): cable})
     assert "the cable is cut" in attempt(line, toy, number)
 
 
-@pytest.mark.parametrize("number", range(16))
+@pytest.mark.parametrize("number", range(12))
 def test_a_host_that_died_before(number: int, seed: int) -> None:
     """A first host stops anywhere: within a frame, at another speed, during a run."""
     toy, draw = Toy.random(seed + number), random.Random(seed + number)
@@ -145,7 +145,7 @@ def test_a_host_that_died_before(number: int, seed: int) -> None:
     assert attempt(second, toy, number + 1) == ""
 
 
-@pytest.mark.parametrize("number", range(16))
+@pytest.mark.parametrize("number", range(12))
 def test_rivals_that_come_again_and_again(number: int, seed: int) -> None:
     draw = random.Random(seed + number)
     toy = Toy.random(seed + number)
@@ -159,3 +159,14 @@ def test_a_dead_board(seed: int) -> None:
     line = Line(toy.board(), drops=1.0)
     assert "the board does not answer; likely its bitstream is not loaded" in attempt(line, toy, 0)
     assert line.time < 15
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_board_that_dies(number: int, seed: int) -> None:
+    def die(line: Line) -> None:
+        line.faults = (0.0, 1.0, 0.0, 0.0)
+
+    toy = Toy.random(seed)
+    line = Line(toy.board(), script={random.Random(seed + number).uniform(0.02, 0.06): die})
+    assert "the board no longer answers, as it did before; likely the cable to it is broken" in attempt(line, toy, 0)
+    assert line.time < 25
