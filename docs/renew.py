@@ -9,19 +9,23 @@ Figures of benchmarks are another matter: ``benchmarks/summary.py``.
 """
 
 import argparse
+import ast
 import dataclasses
+import enum
 import functools
 import inspect
+import itertools
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import click
 
 from shiftwright.boards import registry
 from shiftwright.hw.arch.config import AcceleratorConfig
+from shiftwright.hw.arch.link import IDENTITY, REQUEST, RESPONSE, Answer, Op
 from shiftwright.hw.arch.ports import address_map
 from shiftwright.sw.cli import COMMANDS, cli
 from shiftwright.sw.compress.options import QuantizedRecipe
@@ -127,6 +131,53 @@ def ip_map() -> str:
     return _table(("name", "access", "byte address", "what"), rows)
 
 
+def _fields(layout: Mapping[str, int]) -> str:
+    at, rows = 0, []
+    for name, size in layout.items():
+        rows.append((str(at) if size == 1 else f"{at} to {at + size - 1}", f"`{name}`"))
+        at += size
+    return _table(("bytes", "field"), rows)
+
+
+def _members(kind: type[enum.IntEnum], head: str) -> str:
+    """The members of an enumeration, with the strings that stand below them."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(tree, ast.ClassDef)
+    said = {}
+    for before, after in itertools.pairwise(tree.body):
+        if isinstance(before, ast.Assign) and isinstance(before.targets[0], ast.Name):
+            text = ast.literal_eval(after.value) if isinstance(after, ast.Expr) else ""
+            said[before.targets[0].id] = re.sub(r"(?: \(:mod:`[^`]*`\)|:attr:`[^`]*?(\w+)`|:data:`[^`]*?(\w+)`)",
+                                                lambda found: f"`{found[1] or found[2]}`" if found[1] or found[2]
+                                                else "", " ".join(text.split()).replace("``", "`")).removesuffix(".")
+    return _table((head, "name", "meaning"), [(str(int(member)), f"`{member.name}`", said.get(member.name, ""))
+                                              for member in kind])
+
+
+def link_session() -> str:
+    """A short session with a board, as bytes; the board's part by the model that the hardware is tested against."""
+    from shiftwright.hw.link.identity import identity
+    from shiftwright.hw.top import divisor_of, first_divisor
+    from shiftwright.sim.benches.link_model import STATUS_AT, BoardModel, framed, request, split
+
+    clock_hz, session = 12_000_000, 0x1234
+    divisor = first_divisor(clock_hz)
+    board = BoardModel(divisor, identity(AcceleratorConfig(), clock_hz=clock_hz, divisor=divisor, board="example"))
+    asked = (("begin a session", Op.HELLO, 0, 0, b""), ("two words to the model memory", Op.WRITE_WORDS, 0, 2,
+             bytes([0x57, 0x53, 0x7E, 0x00])), ("their CRC-32", Op.VERIFY, 0, 2, b""),
+             ("STATUS", Op.READ_WORDS, STATUS_AT, 1, b""), ("1,000,000 bits a second", Op.BAUD, 0,
+             divisor_of(clock_hz, 1_000_000), b""))
+    lines = []
+    for n, (what, op, address, count, payload) in enumerate(asked):
+        sent = framed(request(op, n, session, address, count, payload))
+        (piece,) = split(sent)
+        lines.append(f"{what}:")
+        for mark, data in ((">", sent), ("<", framed(board.take(piece)))):
+            text = textwrap.wrap(data.hex(" "), 96)
+            lines += [f"{' ' if k else mark} {part}" for k, part in enumerate(text)]
+    return "```text\n" + "\n".join(lines) + "\n```\n"
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "training": lambda: _parameters(QuantizedRecipe),
@@ -134,6 +185,12 @@ PARTS: dict[str, Callable[[], str]] = {
     "configuration": lambda: _parameters(AcceleratorConfig),
     "boards": boards,
     "operators": operators.markdown,
+    "link-request": lambda: _fields(REQUEST),
+    "link-response": lambda: _fields(RESPONSE),
+    "link-identity": lambda: _fields(IDENTITY),
+    "link-operations": lambda: _members(Op, "op"),
+    "link-answers": lambda: _members(Answer, "answer"),
+    "link-session": link_session,
     "ip-map": ip_map,
 }
 

@@ -466,3 +466,11 @@ async def other_ends_speed(host: Host) -> None:
         assert [fields(each)["answer"] for each in found] == [Answer.OK]
     host.line.divisor = host.first
 
+
+@test
+async def a_given_session(host: Host) -> None:
+    """Requests and answers byte for byte, as a document shows them."""
+    for sent, expected in bench_data().get("session", ()):
+        before = len(host.monitor.bytes)
+        await host.put(bytes.fromhex(sent))
+        assert bytes(host.monitor.bytes[before:]).hex() == expected, f"the answer to {sent}"

@@ -1,6 +1,8 @@
 """The board's side of the link, by its pins, on both simulators."""
 
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +27,20 @@ def test_link(seed: int) -> None:
 @needs_icarus
 def test_link_on_icarus(seed: int) -> None:
     assert len(check("icarus", seed, first=64, rounds=1, only="order|two_hosts|put_together").tests) == 3
+
+
+@needs_icarus
+def test_the_documents_session(seed: int) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "link.md").read_text()
+    (shown,) = re.findall(r"```text\n(.*?)```", text, re.DOTALL)
+    said = [line.replace(" ", "") for line in re.sub(r"\n  ", "", shown).splitlines() if line[0] in "<>"]
+    session = [[sent.removeprefix(">"), answer.removeprefix("<")]
+               for sent, answer in zip(said[::2], said[1::2], strict=True)]
+    assert len(session) >= 5
+    # The answer to HELLO brings the identity: behind flag, header, and no byte of it is stuffed.
+    identity = bytes.fromhex(session[0][1])[11:-5]
+    data = {"seed": seed, "rounds": 1, "first": 64, "identity": identity.hex(), "session": session}
+    assert bench(Link(64, identity), BENCH, on="icarus", data=data, seed=seed, only="a_given_session").tests
 
 
 @pytest.mark.regress
