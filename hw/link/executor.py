@@ -134,7 +134,7 @@ class Executor(wiring.Component):
                     m.next = "Wait"
             with m.State("Wait"):
                 with m.If(may):
-                    m.d.comb += [going.eq(1), self.release.eq(~(ok & following)), self.load.eq(ok & line)]
+                    m.d.comb += [going.eq(1), self.release.eq(~(ok & following))]
                     m.next = "Idle"
                     with m.If(ok & writing):
                         m.next = "Drain"
@@ -151,6 +151,8 @@ class Executor(wiring.Component):
                     with m.If(baud):
                         m.d.sync += self.divisor.eq(count)
 
+        # The header is still there a cycle after its release.
+        m.d.sync += self.load.eq(going & ok & line)
         # What a damaged frame changes may be on its way out just now.
         noted, noting = Signal(), Signal()
         m.d.sync += noted.eq(self.damaged | (noted & self.held))
