@@ -9,6 +9,6 @@ BOARDS = [Board(
     config=AcceleratorConfig(lanes_y=4, lanes_x=2, interleave=2, row_depth=512, weight_depth=4096, dict_depth=256,
                              act_depth=512, acc_width=20, max_code_bits=10, map_bits=6, counters=False,
                              shadow_chain=True),
-    clock_mhz=60.0, programmer=("-b", "ice40_generic"),
+    clock_mhz=48.0, programmer=("-b", "ice40_generic"),
     serial="FT2232H (USB 0403:6010), the second of its two ports", baud=2_000_000,
     notes="openFPGALoader writes the flash: set the jumpers as for that")]
