@@ -7,7 +7,7 @@ PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
-BENCHMARKS := codec compression corruption rtl run
+BENCHMARKS := boards codec compression corruption rtl run
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -34,6 +34,7 @@ bench: $(BENCHMARKS:%=bench-%) ## all benchmarks, one after the other, then the 
 
 # One at a time, also under "make -j": they measure time.
 .NOTPARALLEL:
+bench-boards: ## bitstreams of the tuned boards: size and clock
 bench-codec: ## speed of the Huffman codec
 bench-compression: ## accuracy and size of the compressed networks
 bench-corruption: ## how the simulated accelerator ends on damaged models
