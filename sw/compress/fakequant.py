@@ -1,7 +1,7 @@
 """The network as it is trained."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +97,18 @@ class FakeQuantized(nn.Module):
 
     def run(self, images: Tensor, visit: Visitor | None = None) -> Tensor:
         """Run the layers; before each one, `visit` is called with it and the tensors that it takes."""
+        walk = self.walk(images)
+        while True:
+            try:
+                layer, inputs = next(walk)
+            except StopIteration as end:
+                result: Tensor = end.value
+                return result
+            if visit is not None:
+                visit(layer, inputs)
+
+    def walk(self, images: Tensor) -> Generator[tuple[QuantizedLayer, list[Tensor]], None, Tensor]:
+        """Run the layers; each one, before it runs, with the tensors that it takes. Returns what the last one makes."""
         tensors = {INPUT: self.input(images).reshape(-1, *self.input_shape)}
         remaining = self._remaining.copy()
         layers = iter(self.chain)
@@ -114,11 +126,17 @@ class FakeQuantized(nn.Module):
             if not isinstance(layer, PoolLayer):
                 layer.in_exponent, *exponents = (self.quantizers[source].exponent for source in step.sources)
                 layer.residual_exponents = tuple(exponents)
-            if visit is not None:
-                visit(layer, inputs)
+            yield layer, inputs
             run = layer.accumulate if isinstance(layer, ConvLayer) and step.name in self._unrounded else layer
             tensors[step.name] = run(*inputs)
         return tensors[self.graph.layers[-1].name]
+
+    def plain(self) -> None:
+        """Let every convolution round and clamp its own output, which a max pooling may do for it otherwise."""
+        self._unrounded.clear()
+        for layer in self.chain:
+            if isinstance(layer, PoolLayer):
+                layer.rounds = False
 
     @staticmethod
     def reshape(layer: QuantizedLayer, x: Tensor) -> Tensor:

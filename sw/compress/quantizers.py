@@ -97,6 +97,9 @@ class ActivationQuantizer(nn.Module):
         Chosen by calibration.
     rounding : bool
         False leaves only the limits: float activations, as a reference.
+    width : float or None
+        With a number, each step between two values has a rectangle so many units wide as its gradient, half of it on
+        either side. None passes the gradient where nothing is clamped.
     """
 
     rounding = True
@@ -121,4 +124,6 @@ class ActivationQuantizer(nn.Module):
         if not self.rounding:
             return x.clamp(self.low, self.high)
         low, high = self.range
+        if self.width is not None:
+            return _Windowed.apply(x, self.exponent, low, high, self.width)
         return _RoundAndClamp.apply(x, self.exponent, low, high)

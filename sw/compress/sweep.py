@@ -1,0 +1,161 @@
+"""Quantize a weight matrix column by column, each choice making up for the errors of the columns before.
+
+With the second moments H = R R^T of the inputs, R upper triangular, a row's error e adds the mean square |e R|^2 to its
+output. Component j of e R is R_jj (e_j + sum over i < j of e_i R_ij / R_jj): so column j takes the value nearest to its
+weight less that sum, as errors of earlier columns are known. This is the sweep of OBQ and GPTQ (Frantar and Alistarh,
+arXiv:2208.11580, arXiv:2210.17323) without an inverse, as in QuIP (Chee et al., arXiv:2307.13304, section 3). "Nearest"
+here counts the bits of the value, too: squared error plus slope times codeword, as in entropy-constrained scalar
+quantization (Chou, Lookabaugh and Gray, "Entropy-constrained vector quantization", 1989).
+"""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from ...hw.arch.errors import ModelError
+from ..terms import signed_digits
+from .weights import TermGrid
+
+__all__ = ["Choice", "Problem", "Rate"]
+
+BLOCK = 128
+"""Columns whose errors reach the later ones together."""
+ENTRY_BITS = 16
+"""Of a term in the dictionary."""
+ATTEMPTS = 8
+"""Dampings, each ten times the one before, until the moments have a factor."""
+
+
+class Rate:
+    """Bits of each value of a grid: its codeword by the entropy of the last counts, and its share of the dictionary.
+
+    Parameters
+    ----------
+    grid : TermGrid
+        The values.
+    term_bits : float
+        What each term of a value costs besides.
+    """
+
+    def __init__(self, grid: TermGrid, term_bits: float) -> None:
+        self.terms = torch.tensor([len(signed_digits(int(number))) for number in grid.numbers.tolist()])
+        self.term_bits = term_bits
+
+    def bits(self, counts: Tensor) -> Tensor:
+        """Bits of a weight of each value, from how many weights have it."""
+        codeword = -torch.log2((counts + 0.5) / (counts.sum() + 0.5))
+        return codeword + self.term_bits * self.terms + ENTRY_BITS * self.terms / (counts + 1)
+
+    def total(self, counts: Tensor) -> float:
+        """Bits of all weights and of the dictionary."""
+        codeword = -torch.log2(counts.clamp_min(1) / counts.sum())
+        return float((counts * codeword).sum() + ENTRY_BITS * self.terms[counts > 0].sum())
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Choice:
+    """A layer's weights on a grid.
+
+    Parameters
+    ----------
+    numbers : float tensor (groups, rows, columns)
+        Integers of the grid.
+    error : float
+        What their squared error costs.
+    bits : float
+        Of codewords and dictionary.
+    cost : float
+        ``error`` plus slope times all bits.
+    """
+
+    numbers: Tensor
+    error: float
+    bits: float
+    cost: float
+
+
+class Problem:
+    """A layer's weights, and what errors in them cost.
+
+    Parameters
+    ----------
+    weight : float tensor (groups, rows, columns)
+        Wanted weights.
+    moments : float tensor (groups, columns, columns)
+        Second moments of the inputs.
+    cross : float tensor (groups, rows, columns)
+        Second moments of what outputs lack with the inputs: weights are wanted that make up for it.
+    importance : float tensor (groups, rows)
+        What a mean squared error of 1 at each row's output costs.
+    damping : float
+        Share of the mean of the moments' diagonal that is added to it.
+    ordered : bool
+        Columns with the greatest moments go first; otherwise in their order.
+    """
+
+    def __init__(self, weight: Tensor, moments: Tensor, importance: Tensor, *, cross: Tensor, damping: float,
+                 ordered: bool) -> None:
+        diagonal = moments.diagonal(dim1=1, dim2=2)
+        columns = weight.shape[2]
+        self.order = (diagonal.argsort(dim=1, descending=True, stable=True) if ordered else
+                      torch.arange(columns).expand(len(weight), -1))
+        self.weight = weight.gather(2, self.order[:, None].expand_as(weight))
+        moments = moments.gather(1, self.order[:, :, None].expand_as(moments))
+        moments = moments.gather(2, self.order[:, None].expand_as(moments))
+        self.importance = importance
+        self.factor = _factor(moments, damping)
+        """R."""
+        cross = cross.gather(2, self.order[:, None].expand_as(cross))
+        half = torch.linalg.solve_triangular(self.factor.mT, cross, upper=False, left=False)
+        self.weight += torch.linalg.solve_triangular(self.factor, half, upper=True, left=False)
+        self.weights = self.factor.diagonal(dim1=1, dim2=2).square()
+
+    def step(self, slope: float) -> float:
+        """The distance of a uniform quantizer's values where a bit is worth `slope`, at high rate, or 0."""
+        cost = (self.importance.log2().mean(1) + self.weights.log2().mean(1)).mean()
+        return float((slope * 6 / 0.6931 / 2.0**cost) ** 0.5)
+
+    def solve(self, grid: TermGrid, unit: float, slope: float, rate: Rate, rounds: int) -> Choice:
+        """Sweep some rounds, each with the codeword lengths of the one before."""
+        wanted, numbers = self.weight / unit, grid.numbers
+        ranks = torch.bucketize(wanted, (numbers[1:] + numbers[:-1]) / 2)
+        for _ in range(rounds):
+            bits = rate.bits(torch.bincount(ranks.flatten(), minlength=len(numbers)))
+            ranks, error = self._sweep(wanted, numbers, bits * (slope / unit**2))
+        counts = torch.bincount(ranks.flatten(), minlength=len(numbers))
+        error *= unit**2
+        chosen = torch.empty_like(wanted).scatter_(2, self.order[:, None].expand_as(wanted), numbers[ranks])
+        return Choice(chosen, error, rate.total(counts), error + slope * float((counts * rate.bits(counts)).sum()))
+
+    def _sweep(self, wanted: Tensor, numbers: Tensor, price: Tensor) -> tuple[Tensor, float]:
+        """Ranks of the values and their cost, with wanted weights in units of the values."""
+        ranks, errors = torch.empty(wanted.shape, dtype=torch.long), torch.zeros_like(wanted)
+        scale = self.importance[:, :, None] * self.weights[:, None]  # of each weight's squared deviation
+        for start in range(0, wanted.shape[2], BLOCK):
+            block = slice(start, min(start + BLOCK, wanted.shape[2]))
+            diagonal = self.factor[:, block, block].diagonal(dim1=1, dim2=2)[:, None]
+            carried = errors[:, :, :start] @ self.factor[:, :start, block]
+            for place, column in enumerate(range(block.start, block.stop)):
+                row = self.factor[:, block.start:column, column, None]
+                owed = carried[:, :, place] + (errors[:, :, block.start:column] @ row)[:, :, 0]
+                target = wanted[:, :, column] - owed / diagonal[:, :, place]
+                away = (target[:, :, None] - numbers).square_()
+                best = away.mul_(scale[:, :, column, None]).add_(price).argmin(2)
+                ranks[:, :, column] = best
+                errors[:, :, column] = numbers[best] - wanted[:, :, column]
+        mixed = errors @ self.factor
+        total = float((mixed.square().sum(2) * self.importance).sum())
+        return ranks, total
+
+
+def _factor(moments: Tensor, damping: float) -> Tensor:
+    """The upper triangular factor of damped moments."""
+    mean = moments.diagonal(dim1=1, dim2=2).mean(1)
+    mean = torch.where(mean > 0, mean, mean.max().clamp_min(1e-12))
+    for attempt in range(ATTEMPTS):
+        added = torch.diag_embed((mean * max(damping, 1e-6) * 10.0**attempt)[:, None].expand(moments.shape[:2]))
+        lower, failed = torch.linalg.cholesky_ex((moments + added).flip(1, 2))
+        if not failed.any():
+            return lower.flip(1, 2)
+    raise ModelError("the second moments of its inputs can't be factored; give other sample images")
