@@ -9,6 +9,10 @@ from .weights import TermGrid, WeightQuantizer
 
 __all__ = ["DiscreteSteps", "DiscreteWeights", "NeighbourSteps"]
 
+SQUARE_KEEP = 0.999
+"""Of a gradient's mean square, as Adam's."""
+EPSILON = 1e-8
+
 
 class DiscreteWeights(WeightQuantizer):
     """Weights whose parameter has their values itself: what is trained is what the forward pass sees.
@@ -66,16 +70,16 @@ class DiscreteWeights(WeightQuantizer):
 
 
 class NeighbourSteps(torch.optim.Adam):
-    """Adam, of whose steps discrete weights keep a residue; each moves by one level, with a probability that the
-    residue decides.
+    """Moves discrete weights by one level, each with a probability that the residue of its gradients decides.
 
-    The residue is what is left of the one before plus Adam's step, and the probability ``tanh(gain |residue| / gap)``
-    with the distance to the neighbour that the residue points to. A weight that moved has no residue any more.
+    The residue is what is kept of the one before, plus the gradient in relation to its root mean square, times the
+    learning rate. The probability is ``tanh(gain |residue| / gap)``, with the distance to the neighbour on the side
+    against the gradient. A weight that moved has no residue any more. All other parameters are Adam's.
 
     Parameters
     ----------
     network : FakeQuantized
-        Its layers with :class:`DiscreteWeights` move so, all other parameters as Adam wants.
+        Its layers with :class:`DiscreteWeights` move so.
     learning_rate, gain : float
         The residue's scale is the product of both.
     keep : float
@@ -87,27 +91,32 @@ class NeighbourSteps(torch.optim.Adam):
     def __init__(self, network: FakeQuantized, learning_rate: float, *, gain: float, keep: float,
                  generator: torch.Generator) -> None:
         super().__init__(network.parameters(), lr=learning_rate)
-        self.gain, self.keep, self.generator = gain, keep, generator
-        self._discrete: list[tuple[Tensor, DiscreteWeights, Tensor]] = []
+        self.gain, self.keep, self.generator, self.steps = gain, keep, generator, 0
+        self._discrete: list[tuple[Tensor, DiscreteWeights, Tensor, Tensor]] = []
         for layer in network.weighted.values():
             if isinstance(quantizer := layer.weight_quantizer, DiscreteWeights):
                 weight = layer.parametrizations["weight"].original  # type: ignore[index, union-attr]
-                self._discrete.append((weight, quantizer, torch.zeros_like(weight)))
+                self._discrete.append((weight, quantizer, torch.zeros_like(weight), torch.zeros_like(weight)))
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One step."""
-        before = [weight.clone() for weight, _, _ in self._discrete]
-        super().step()
-        for start, (weight, quantizer, residue) in zip(before, self._discrete, strict=True):
-            residue.mul_(self.keep).add_(weight - start)
-            target = quantizer.neighbours(start, residue)
-            gap = (target - start).abs()
+        self.steps += 1
+        for weight, quantizer, residue, square in self._discrete:
+            gradient, weight.grad = weight.grad, None  # Adam passes over parameters without a gradient
+            if gradient is None:
+                continue
+            square.mul_(SQUARE_KEEP).addcmul_(gradient, gradient, value=1 - SQUARE_KEEP)
+            size = (square / (1 - SQUARE_KEEP**self.steps)).sqrt_().add_(EPSILON)
+            residue.mul_(self.keep).addcdiv_(gradient, size, value=-float(self.param_groups[0]["lr"]))
+            target = quantizer.neighbours(weight, residue)
+            gap = (target - weight).abs()
             chance = torch.tanh(self.gain * residue.abs() / gap.clamp_min(quantizer.unit))
             moves = torch.rand(weight.shape, generator=self.generator) < chance
-            weight.copy_(torch.where(moves, target, start))
+            weight.copy_(torch.where(moves, target, weight))
             # A weight at the end of its values collects no residue that points outwards.
             residue.masked_fill_(moves | (gap == 0), 0.0)
+        super().step()
 
 
 class DiscreteSteps(Method):
