@@ -73,7 +73,7 @@ class Recipe:
         return cls(**values)
 
 
-RECIPE_NAMES = ("bqnet", "inq", "slq", "mlq", "seq", "lowbit", "ptq")
+RECIPE_NAMES = ("bqnet", "inq", "slq", "mlq", "seq", "lowbit", "ptq", "best")
 """Each is a module of that name."""
 _RECIPES: dict[str, type[Recipe]] = {}
 

@@ -1,0 +1,152 @@
+"""Which weights stay and which values they take, when all layers of a network share one budget of bytes or cycles.
+
+To put a weight w to 0 costs about h w^2 of loss, with h the mean square of its gradient (the diagonal of the empirical
+Fisher information, as in LeCun, Denker and Solla, "Optimal brain damage", 1989). What it saves are its bits, or its
+cycles. So the weights with the least loss for what they save go first, from all layers alike. The loss for what is
+saved at the limit is the price of a bit, or of a cycle; with it each weight that stays takes its value
+(:mod:`~.prices`).
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ...hw.arch.errors import ModelError
+from .fakequant import FakeQuantized
+from .modules import ConvLayer
+from .prices import PricedValue
+from .training import Method
+
+__all__ = ["GlobalBudget", "Sensitivity", "quantizer_of"]
+
+STEPS = 50
+"""Steps between two choices of the weights that stay."""
+DECAY = 0.99
+"""Of the running mean of squared gradients, a step."""
+
+class Sensitivity:
+    """Mean squared gradients of a layer's weights: the product of a mean over rows and one over columns, as in
+    Adafactor (Shazeer and Stern, arXiv:1804.04235), which a few steps are enough for."""
+
+    def __init__(self) -> None:
+        self.rows = self.columns = torch.zeros(())
+        self.steps = 0
+
+    def add(self, gradient: Tensor) -> None:
+        """Count a step's gradient."""
+        square = gradient.flatten(1).square()
+        self.steps += 1
+        share = max(1 - DECAY, 1 / self.steps)
+        self.rows = torch.lerp(self.rows.expand(len(square)), square.mean(1), share)
+        self.columns = torch.lerp(self.columns.expand(square.shape[1]), square.mean(0), share)
+
+    def of(self, weight: Tensor) -> Tensor:
+        """Of each weight; 1 before the first step."""
+        mean = float(self.rows.mean())
+        if not mean > 0:
+            return torch.ones_like(weight)
+        return (self.rows[:, None] * self.columns / mean).reshape(weight.shape)
+
+
+class GlobalBudget(Method):
+    """Takes weights out of all layers together over the first half of the steps, by the cubic law of arXiv:1710.01878.
+
+    Parameters
+    ----------
+    keep : float
+        Share of all weights that stay in the end; of the cycles of all weights, if costs are cycles.
+    cycles : bool
+        The latter.
+    rate : float
+        Multiplies the price of values.
+    biases : mapping of str to bool
+        Layers that have biases, by module path.
+    regrow : bool
+        Weights that are out are trained on meanwhile, and may come back.
+    """
+
+    def __init__(self, keep: float, *, cycles: bool, rate: float, biases: Mapping[str, bool], regrow: bool) -> None:
+        self.keep, self.cycles, self.rate, self.biases, self.regrow = keep, cycles, rate, biases, regrow
+        self.last = 0
+        self.growing = True
+        self.sensitivity: dict[str, Sensitivity] = {}
+
+    def begin(self, network: FakeQuantized, steps: int) -> None:
+        self.last = steps
+        self.sensitivity = {name: Sensitivity() for name in network.weighted}
+        self._drop_biases(network)
+        self._choose(network, 0)
+
+    def before_step(self, network: FakeQuantized, step: int) -> None:
+        self.growing = step < self.last
+        if step % STEPS == 0 and step < self.last:
+            self._choose(network, step)
+
+    def before_scales(self, network: FakeQuantized, step: int) -> None:
+        self._choose(network, step)
+
+    def after_backward(self, network: FakeQuantized, step: int) -> None:
+        for name, layer in network.weighted.items():
+            gradient = _original(layer, "weight").grad
+            assert gradient is not None
+            if self.growing:
+                self.sensitivity[name].add(gradient)
+            if not (self.growing and self.regrow):
+                gradient *= layer.weight_quantizer.mask
+
+    def after_step(self, network: FakeQuantized, step: int) -> None:
+        self._drop_biases(network)
+
+    @staticmethod
+    def check(network: FakeQuantized) -> None:
+        """Refuse a network of which a layer has no weight left."""
+        for name, layer in network.weighted.items():
+            if not bool(layer.numbers().any()):
+                raise ModelError(f"layer {name}: all {layer.master_weight.numel()} weights became 0; raise keep, or "
+                                 f"lower rate")
+
+    def _drop_biases(self, network: FakeQuantized) -> None:
+        for name, layer in network.weighted.items():
+            if not self.biases.get(name, True):
+                _original(layer, "bias").data.zero_()
+
+    @torch.no_grad()
+    def _choose(self, network: FakeQuantized, step: int) -> None:
+        """Choose the weights that stay, and the price."""
+        share = 1 - (1 - self.keep) * (1 - (1 - step / self.last) ** 3 if step < self.last else 1.0)
+        if share >= 1:
+            return
+        layers = network.weighted
+        importance = {name: self.sensitivity[name].of(layer.master_weight) for name, layer in layers.items()}
+        costs = {name: quantizer_of(layer).mean_cost for name, layer in layers.items()}
+        scores = torch.cat([(importance[name] * layer.master_weight.square()).flatten() / costs[name]
+                            for name, layer in layers.items()])
+        budgets = torch.cat([torch.full((layer.master_weight.numel(),), costs[name] if self.cycles else 1.0)
+                             for name, layer in layers.items()])
+        order = scores.argsort(descending=True, stable=True)
+        spent = budgets[order].double().cumsum(0)
+        kept = int(torch.searchsorted(spent, share * float(spent[-1]) + 1e-6, right=True))
+        staying = torch.zeros(len(scores), dtype=torch.bool)
+        staying[order[:kept]] = True
+        limit = float(scores[order[min(kept, len(order) - 1)]])
+        masks = staying.split([layer.master_weight.numel() for layer in layers.values()])
+        for (name, layer), mask in zip(layers.items(), masks, strict=True):
+            quantizer = quantizer_of(layer)
+            quantizer.mask = mask.reshape(layer.master_weight.shape)
+            if not bool(mask.any()):
+                raise ModelError(f"layer {name}: keep = {self.keep} would take all of its weights out; raise keep")
+            mean = float(importance[name][quantizer.mask].mean())
+            quantizer.price = self.rate * limit / mean if mean > 0 else 0.0
+            quantizer.fit(layer.master_weight)
+
+
+def quantizer_of(layer: ConvLayer) -> PricedValue:
+    """The layer's quantizer."""
+    assert isinstance(layer.weight_quantizer, PricedValue)
+    return layer.weight_quantizer
+
+
+def _original(layer: ConvLayer, name: str) -> Tensor:
+    parameter: Tensor = layer.parametrizations[name].original  # type: ignore[index, union-attr]
+    return parameter

@@ -1,0 +1,106 @@
+"""Our own recipe: all layers share one budget, of bytes or cycles, of weights that are few powers of two."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ...hw.arch.errors import ModelError
+from .options import QuantizedRecipe
+from .recipe import Progress, register, require
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..data import Dataset
+    from .fakequant import FakeQuantized
+    from .weights import WeightQuantizer
+
+__all__ = ["Best"]
+
+
+@register
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Best(QuantizedRecipe):
+    """Options of the recipe ``best``; a layer may have ``terms``, ``span`` and ``bias`` of its own.
+
+    Parameters
+    ----------
+    keep : float
+        Share of the network's weights that stay, above 0 to 1. Which layers they stand in is found out. With
+        ``budget = "cycles"``, the share of the cycles that all weights would take.
+    budget : str
+        What a weight costs: ``"size"``, its bits, or ``"cycles"``, one for each term and block of its output map.
+    terms : int
+        Most powers of two of a value, 1 to 4.
+    span : int
+        Consecutive places of a value's powers of two, 1 to ``max_shift + 1``: with one term, the magnitudes.
+    rate : float
+        How much a value's cost counts beside its squared error; 0 takes the nearest value, 1 is the price at which
+        weights are taken out.
+    bias : bool
+        Whether layers without batch norm keep their biases.
+    regrow : bool
+        Weights that are out are trained on while the share falls, and may come back.
+
+    Notes
+    -----
+    The falling share follows Zhu and Gupta, arXiv:1710.01878, section 3; coming back, Guo, Yao and Chen,
+    arXiv:1608.04493; distillation and the straight-through estimator as in ``bqnet``. See :mod:`~.allocation`.
+    """
+
+    name: ClassVar[str] = "best"
+    of_layers: ClassVar[tuple[str, ...]] = ("terms", "span", "bias")
+
+    keep: float = 0.1
+    budget: str = "size"
+    terms: int = 1
+    span: int = 3
+    rate: float = 0.5
+    bias: bool = True
+    regrow: bool = False
+    learning_rate: float = 1e-3
+
+    def check(self, where: str, options: Mapping[str, Any]) -> None:
+        """Refuse values that the device does not have, and budgets of nothing."""
+        require(where, "terms", options.get("terms", self.terms), int, 1, 4)
+        require(where, "span", options.get("span", self.span), int, 1, self.max_shift + 1)
+        require(where, "bias", options.get("bias", self.bias), bool)
+        require(where, "keep", self.keep, float, 1e-6, 1)
+        require(where, "rate", self.rate, float, 0, 100)
+        require(where, "regrow", self.regrow, bool)
+        if self.budget not in ("size", "cycles"):
+            raise ModelError(f"{where}: budget must be 'size' or 'cycles', not {self.budget!r}")
+
+    def quantizer(self, layer: str) -> "WeightQuantizer":
+        from .prices import CodeBits, PricedValue
+        from .weights import TermGrid
+
+        options = self.options_of(layer)
+        grid = TermGrid(options["terms"], options["span"])
+        return PricedValue(grid, CodeBits(grid))
+
+    def train(self, network: "FakeQuantized", teacher: "torch.nn.Module", data: "Dataset", *, seed: int,
+              progress: Progress | None) -> None:
+        """Take weights out of all layers under the budget, then train on what is left."""
+        from .allocation import GlobalBudget, quantizer_of
+        from .prices import BlockCycles
+        from .training import fine_tune
+
+        biases = {name: layer.layer.normalized or self.options_of(name)["bias"]
+                  for name, layer in network.weighted.items()}
+        if self.budget == "cycles":
+            for layer in network.weighted.values():
+                quantizer = quantizer_of(layer)
+                quantizer.cost = BlockCycles(quantizer.grid, _blocks(layer.layer.out_shape))
+        method = GlobalBudget(self.keep, cycles=self.budget == "cycles", rate=self.rate, biases=biases,
+                              regrow=self.regrow)
+        fine_tune(network, teacher, data, self, method, seed=seed, progress=progress)
+        method.check(network)
+
+
+def _blocks(shape: tuple[int, int, int]) -> int:
+    """Blocks of an output map, as the default accelerator computes them."""
+    from ...hw.arch.config import AcceleratorConfig
+
+    config = AcceleratorConfig()
+    return -(-shape[1] // config.lanes_y) * -(-shape[2] // config.lanes_x)

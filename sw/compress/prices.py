@@ -1,0 +1,155 @@
+"""What weights cost, in bits or in cycles, and the values of least squared error plus price.
+
+Values are chosen as in entropy-constrained scalar quantization (Chou, Lookabaugh and Gray, "Entropy-constrained vector
+quantization", 1989): codeword lengths from how often each value occurs now.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .quantizers import straight_through
+from .weights import NearestValue, TermGrid, digit_planes
+
+__all__ = ["BlockCycles", "CodeBits", "PricedValue"]
+
+RUN_BITS = 1 / math.log(2)
+"""Bits of a run of zeros beyond the logarithm of its mean length, when weights stand at random and far apart."""
+ROUNDS = 3
+"""Times that values and the lengths of their codewords are found from each other."""
+
+
+class CodeBits:
+    """What weights cost in bits: the run of zeros before them, their value's codeword, and its dictionary entry.
+
+    Parameters
+    ----------
+    grid : TermGrid
+        The values.
+
+    Attributes
+    ----------
+    terms : int64 tensor
+        Signed powers of two in each value.
+    """
+
+    entry_bits = 16
+    """Of a term in the dictionary."""
+
+    def __init__(self, grid: TermGrid) -> None:
+        self.terms = _terms(grid.numbers)
+
+    def of(self, counts: Tensor, weights: int) -> Tensor:
+        """Of a weight of each value, from how many of all `weights` have it; 0 for the value 0."""
+        used = torch.where(self.terms > 0, counts, 0).double()
+        total = float(used.sum())
+        run = math.log2(max(weights, 1) / max(total, 1.0)) + RUN_BITS * (1 - total / max(weights, 1))
+        bits = run - torch.log2((used + 0.5) / (total + 0.5)) + self.entry_bits * self.terms / (used + 1)
+        return torch.where(self.terms > 0, bits, 0.0)
+
+    def mean(self, counts: Tensor, weights: int) -> float:
+        """Of a weight that is not 0, but for dictionary entries."""
+        used = torch.where(self.terms > 0, counts, 0)
+        total = int(used.sum())
+        costs = self.of(counts, weights) - self.entry_bits * self.terms / (used + 1)
+        return max(float((used * costs).sum()) / max(total, 1), 1.0)
+
+
+class BlockCycles(CodeBits):
+    """What weights cost in cycles: one for each term and block of the output map.
+
+    Parameters
+    ----------
+    grid : TermGrid
+        The values.
+    blocks : int
+        Of the output map.
+    """
+
+    entry_bits = 0
+
+    def __init__(self, grid: TermGrid, blocks: int) -> None:
+        super().__init__(grid)
+        self.blocks = blocks
+
+    def of(self, counts: Tensor, weights: int) -> Tensor:
+        return (self.terms * self.blocks).double()
+
+
+def _terms(numbers: Tensor) -> Tensor:
+    """Signed powers of two in each integer."""
+    count = torch.zeros(len(numbers), dtype=torch.long)
+    for _, digits in digit_planes(numbers.long()):
+        count += digits.abs()
+    return count
+
+
+class PricedValue(NearestValue):
+    """The value with the least squared error plus price, with gradients straight through to all weights.
+
+    Parameters
+    ----------
+    grid : TermGrid
+        What values may be, in :attr:`unit`.
+    cost : CodeBits
+        What they cost.
+
+    Attributes
+    ----------
+    price : float
+        Squared error that one unit of cost is worth.
+    """
+
+    def __init__(self, grid: TermGrid, cost: CodeBits) -> None:
+        super().__init__()
+        self.grid, self.cost, self.span = grid, cost, grid.span
+        self.price = 0.0
+        self.values = grid.numbers
+        self._boundaries = (self.values[1:] + self.values[:-1]) / 2
+
+    @property
+    def mean_cost(self) -> float:
+        """Of a weight that is not 0, as weights are now."""
+        return self.cost.mean(self._counts, self._weights)
+
+    def fit(self, weight: Tensor) -> None:
+        """Choose the scale for the weights that stay, and the values that win somewhere, and where."""
+        kept = weight[self.mask.expand(weight.shape)]
+        self.k_top = self.grid.scale(kept)
+        self._weights = weight.numel()
+        wanted = kept / self.unit
+        self.values = self.grid.numbers
+        self._boundaries = (self.values[1:] + self.values[:-1]) / 2
+        for _ in range(ROUNDS if self.price else 1):
+            ranks = torch.bucketize(wanted, self._boundaries, right=True)
+            places = torch.searchsorted(self.grid.numbers, self.values)
+            self._counts = torch.zeros(len(self.grid.numbers), dtype=torch.long)
+            self._counts[places] = torch.bincount(ranks, minlength=len(self.values))
+            if self.price:
+                costs = self.cost.of(self._counts, self._weights) * (self.price / self.unit**2)
+                self.values, self._boundaries = _winners(self.grid.numbers, costs)
+
+    def quantize(self, weight: Tensor) -> Tensor:
+        rank = torch.bucketize((weight / self.unit).contiguous(), self._boundaries.to(weight), right=True)
+        return self.values.to(weight)[rank] * (self.mask * self.unit)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The values; the gradient reaches the weights that are taken out, too, so that it can be measured."""
+        return straight_through(weight, self.quantize(weight.detach()))
+
+
+def _winners(numbers: Tensor, costs: Tensor) -> tuple[Tensor, Tensor]:
+    """The values v that have the least ``(w - v)**2 + cost`` for some w, and the w between neighbours.
+
+    These are the corners of the lower convex hull of the points (v, v**2 + cost).
+    """
+    heights = (numbers.double().square() + costs).tolist()
+    hull: list[tuple[float, float]] = []
+    for value, height in zip(numbers.tolist(), heights, strict=True):
+        while len(hull) > 1 and ((hull[-1][1] - hull[-2][1]) * (value - hull[-1][0])
+                                 >= (height - hull[-1][1]) * (hull[-1][0] - hull[-2][0])):
+            hull.pop()
+        hull.append((value, height))
+    slopes = [(b[1] - a[1]) / (b[0] - a[0]) / 2 for a, b in zip(hull, hull[1:], strict=False)]
+    return torch.tensor([value for value, _ in hull]), torch.tensor(slopes)
