@@ -1,0 +1,180 @@
+"""Our own recipe: one budget for all layers, prices of values, and what may not happen."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from shiftwright.hw.arch.errors import ModelError
+from shiftwright.sim import golden
+from shiftwright.sw.compress import allocation, compress
+from shiftwright.sw.compress.allocation import GlobalBudget, Sensitivity
+from shiftwright.sw.compress.best import Best
+from shiftwright.sw.compress.fakequant import FakeQuantized
+from shiftwright.sw.compress.prices import BlockCycles, CodeBits, PricedValue, _winners
+from shiftwright.sw.compress.recipe import load_recipe
+from shiftwright.sw.compress.training import fine_tune
+from shiftwright.sw.compress.weights import TermGrid
+from shiftwright.sw.data import load
+from tests.sw.compress.recipes import (
+    SEED,
+    captured,
+    check_exact,
+    check_rtl,
+    digits,
+    digits_network,
+    small_network,
+    values_of,
+)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+EXAMPLES = Path(__file__).parents[3] / "examples"
+
+
+def left(recipe: Best, images: int = 200) -> dict[str, int]:
+    """Weights of each layer of the digits network that stay."""
+    fake = FakeQuantized(captured(digits_network(), recipe), recipe)
+    recipe.train(fake, digits_network(), digits(images), seed=SEED, progress=None)
+    return {name: int(layer.weight_quantizer.mask.sum()) for name, layer in fake.weighted.items()}
+
+
+def test_bits() -> None:
+    """A quarter of 4,000 weights stays, of two values, one thrice as frequent."""
+    bits = CodeBits(TermGrid(1, 1)).of(torch.tensor([250, 3000, 750]), 4000).tolist()
+    run = 2 + 0.75 / np.log(2)
+    assert bits == pytest.approx([run + 2 + 16 / 251, 0, run - np.log2(0.75) + 16 / 751], abs=0.01)
+    cycles = BlockCycles(TermGrid(2, 3), 6)  # from -5 to 5
+    assert cycles.of(torch.zeros(11), 9).tolist() == [6 * terms for terms in (2, 1, 2, 1, 1, 0, 1, 1, 2, 1, 2)]
+
+
+def test_the_winners_are_those_of_a_search() -> None:
+    generator = torch.Generator().manual_seed(SEED)
+    numbers = TermGrid(2, 4).numbers
+    wanted = torch.linspace(-14, 14, 4001)
+    for scale in (0.0, 1.0, 20.0):
+        costs = torch.rand(len(numbers), generator=generator).double() * scale
+        values, boundaries = _winners(numbers, costs)
+        found = values[torch.bucketize(wanted, boundaries, right=True)]
+        total = (wanted[:, None] - numbers).square() + costs
+        best, chosen = total.min(1).values, total[torch.arange(len(wanted)), torch.searchsorted(numbers, found)]
+        assert torch.allclose(best, chosen, atol=1e-4), f"seed {SEED}, costs up to {scale}"
+    assert len(values) < len(numbers)
+
+
+def test_a_price_makes_zeros_and_rare_values_fewer() -> None:
+    weight = torch.randn(4000, generator=torch.Generator().manual_seed(SEED))
+    counts = []
+    for price in (0.0, 0.02, 0.1):
+        grid = TermGrid(2, 4)
+        quantizer = PricedValue(grid, CodeBits(grid))
+        quantizer.price = price
+        quantizer.fit(weight)
+        numbers = quantizer.numbers(weight)
+        assert set(numbers.tolist()) <= set(grid.numbers.tolist())
+        counts.append((len(numbers.unique()), int(numbers.count_nonzero())))
+    assert counts == sorted(counts, reverse=True) and counts[0][0] > counts[-1][0] > 1, f"seed {SEED}"
+
+
+def test_sensitivity_is_that_of_gradients_of_rank_one() -> None:
+    rows, columns = torch.tensor([1.0, 0.5, 2.0]), torch.tensor([3.0, 0.0, 1.0, 2.0])
+    sensitivity = Sensitivity()
+    assert torch.equal(sensitivity.of(torch.zeros(3, 4)), torch.ones(3, 4))
+    for sign in (1, -1, 1):
+        sensitivity.add(sign * rows[:, None] * columns)
+    assert torch.allclose(sensitivity.of(torch.zeros(3, 2, 2, 1)).flatten(1), (rows[:, None] * columns).square())
+
+
+def test_the_share_is_of_the_whole_network() -> None:
+    total = 72 + 1152 + 2560
+    for epochs in (0, 1, 2):
+        stay = left(Best(keep=0.3, epochs=epochs, batch=16))
+        assert sum(stay.values()) == int(0.3 * total), f"{epochs} epochs"
+    # The convolutions' weights count in 64 places of the map: they are worth more.
+    assert stay["conv1"] / 72 > stay["conv2"] / 1152 > stay["fc"] / 2560
+
+
+def test_a_budget_of_cycles_takes_from_convolutions() -> None:
+    size, cycles = (left(Best(keep=0.3, epochs=2, batch=16, budget=budget)) for budget in ("size", "cycles"))
+    assert cycles["fc"] / 2560 > size["fc"] / 2560 and cycles["conv2"] < size["conv2"]
+    # 4 blocks of 4 x 4 outputs for the convolutions.
+    blocks = {"conv1": 4, "conv2": 4, "fc": 1}
+    all_cycles = 4 * (72 + 1152) + 2560
+    assert sum(cycles[name] * blocks[name] for name in blocks) <= 0.3 * all_cycles + 1
+
+
+@pytest.mark.parametrize("regrow", [False, True])
+def test_what_is_out_for_good_stays_out(monkeypatch: pytest.MonkeyPatch, regrow: bool) -> None:
+    """Weights that are out are trained only with regrowth, and only while the share falls; the choice then stays."""
+    monkeypatch.setattr(allocation, "STEPS", 2)
+    recipe = Best(keep=0.2, epochs=4, batch=16)
+    network = FakeQuantized(captured(digits_network(), recipe), recipe)
+    seen: list[tuple[torch.Tensor, bool]] = []
+
+    class Spy(GlobalBudget):
+        def after_backward(self, network: FakeQuantized, step: int) -> None:
+            super().after_backward(network, step)
+            layer = network.weighted["fc"]
+            gradient = layer.parametrizations["weight"].original.grad  # type: ignore[index, union-attr]
+            mask = layer.weight_quantizer.mask
+            seen.append((mask.clone(), bool(gradient[~mask].any())))
+
+    spy = Spy(0.2, cycles=False, rate=0.5, biases={}, regrow=regrow)
+    fine_tune(network, digits_network(), digits(200), recipe, spy, seed=SEED, progress=None)
+    half = len(seen) // 2
+    assert [trained for _, trained in seen[2:]] == [regrow] * (half - 2) + [False] * half, f"seed {SEED}"
+    layer = network.weighted["fc"]
+    assert all(torch.equal(mask, layer.weight_quantizer.mask) for mask, _ in seen[half:])
+    assert not bool(layer.weight[~layer.weight_quantizer.mask].any())
+
+
+@pytest.mark.parametrize("options", [{"guard_bits": 0}, {"terms": 2, "span": 5, "act_bits": 5},
+                                     {"bias": False, "budget": "cycles"}], ids=str)
+def test_training_equals_the_integers(options: dict[str, int]) -> None:
+    recipe = Best(keep=0.4, epochs=2, **options)  # type: ignore[arg-type]
+    _, network = check_exact(small_network(), recipe, digits(128))
+    limit = options.get("terms", 1)
+    assert all(len(terms) <= limit for layer in network.layers for terms in layer.codebook)
+    if not recipe.bias:
+        assert [layer.name for layer in network.layers if layer.op == "conv" and layer.bias.any()] == ["same"]
+
+
+def test_digits_and_seeds() -> None:
+    losses: list[tuple[int, int]] = []
+    network = compress(digits_network(), Best(keep=0.5, epochs=20, learning_rate=0.003), digits(), seed=SEED,
+                       progress=lambda epoch, epochs, loss: losses.append((epoch, epochs)))
+    assert losses == [(epoch, 20) for epoch in range(1, 21)]
+    assert golden.accuracy(network, load("digits", split="test")) >= 0.95, f"seed {SEED}"
+    again = [values_of(compress(digits_network(), Best(epochs=2, keep=0.5), digits(200), seed=seed))
+             for seed in (1, 1, 2)]
+    assert [all(np.array_equal(again[0][name], other[name]) for name in other) for other in again[1:]] == [True, False]
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    (["keep=0"], "recipe best: keep must be a number from 1e-06 to 1, not 0"),
+    (["keep=1.5"], "recipe best: keep must be a number from 1e-06 to 1, not 1.5"),
+    (["budget='bytes'"], "recipe best: budget must be 'size' or 'cycles', not 'bytes'"),
+    (["terms=5"], "recipe best: terms must be an integer from 1 to 4, not 5"),
+    (["layers.fc.span=9"], "recipe best: layers.fc: span must be an integer from 1 to 8, not 9"),
+    (["layers.fc.bias=1"], "recipe best: layers.fc: bias must be true or false, not 1"),
+    (["layers.fc.keep=0.5"], "recipe best: layers.fc has no option 'keep'; it has terms, span, bias"),
+    (["rate=-1"], "recipe best: rate must be a number from 0 to 100, not -1")])
+def test_bad_options(settings: list[str], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        load_recipe("best", settings=settings)
+
+
+def test_a_layer_that_would_lose_all() -> None:
+    with pytest.raises(ModelError, match="layer [a-z0-9]+: keep = 0.0003 would take all of its weights out; raise"):
+        compress(digits_network(), Best(keep=0.0003, epochs=0), digits(50), seed=SEED)
+    recipe = Best()
+    network = FakeQuantized(captured(digits_network(), recipe), recipe)
+    layer = network.weighted["fc"]
+    layer.weight_quantizer.mask = torch.zeros_like(layer.master_weight, dtype=torch.bool)
+    with pytest.raises(ModelError, match="layer fc: all 2560 weights became 0; raise keep, or lower rate"):
+        GlobalBudget.check(network)
+
+
+@pytest.mark.regress
+def test_rtl() -> None:
+    check_rtl(compress(digits_network(), Best(keep=0.3, epochs=2, terms=2), digits(), seed=SEED))
