@@ -2,9 +2,10 @@
 
 Each case writes ``benchmarks/results/compression.<network>.<recipe>.json`` with the figures ``float_accuracy``,
 ``accuracy`` (both on the whole test split), ``bytes`` (of the whole image file), ``ratio`` (float32 bytes of the
-original parameters over ``bytes``), ``bits_per_weight`` and ``seed``. Checkpoints, compressed networks and images stay
-in ``build/compression``; a float checkpoint there is taken again unless ``--fresh`` is given. Exit code 1 when a case
-misses its least accuracy or ratio.
+original parameters over ``bytes``), ``bits_per_weight`` and ``seed``. A case of several seeds compresses one float
+network so many times, from ``seed`` on; its figures are means, and ``runs`` has those of each. Checkpoints, compressed
+networks and images stay in ``build/compression``; a float checkpoint there is taken again unless ``--fresh`` is given.
+Exit code 1 when a case misses its least accuracy or ratio.
 """
 
 import argparse
@@ -36,12 +37,13 @@ PACKAGES = ("shiftwright", "torch", "numpy", "scikit-learn")
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One network with one recipe file of ``examples/``, and what it must reach."""
+    """One network with one recipe file of ``examples/``, and what it must reach in the mean of its seeds."""
 
     network: str
     recipe: str
     accuracy: float
     ratio: float
+    seeds: int = 1
 
 
 CASES = (
@@ -51,6 +53,9 @@ CASES = (
     Case("lenet300", "bqnet-literal", 0.98, 10.0),
     Case("lenet5", "bqnet-ternary", 0.99, 10.0),
     Case("lenet300", "bqnet-pruned", 0.984, 40.0),
+    Case("lenet300", "best-lenet300", 0.984, 80.0, seeds=3),
+    Case("lenet300", "best-lenet300-small", 0.98, 115.0, seeds=3),
+    Case("lenet5", "best-lenet5", 0.992, 130.0, seeds=3),
     Case("resnet20", "bqnet-cifar", 0.85, 7.0),
     Case("resnet20", "bqnet-cifar-pruned", 0.8, 12.0),
 )
@@ -89,16 +94,22 @@ def configuration(recipe: Recipe) -> AcceleratorConfig:
     return AcceleratorConfig(weight_depth=1 << 17, act_depth=8192, guard_bits=getattr(recipe, "guard_bits", None))
 
 
-def compressed(name: str, recipe_name: str, options: argparse.Namespace) -> QuantizedNetwork:
+def kept_path(name: str, recipe_name: str, options: argparse.Namespace, seed: int) -> Path:
+    """Where a compressed network is kept."""
+    return BUILD / f"{name}.{recipe_name}{'' if seed == options.seed else f'.seed{seed}'}.swc"
+
+
+def compressed(name: str, recipe_name: str, options: argparse.Namespace, seed: int | None = None) -> QuantizedNetwork:
     """Compress a trained network by a recipe of ``examples/``, measure its accuracy, keep it in the build folder."""
     checkpoint = float_network(name, options)
+    seed = options.seed if seed is None else seed
     images, test = (load(checkpoint.dataset, split=split, data_dir=options.data_dir) for split in ("train", "test"))
-    print(f"compress {name} by {recipe_name}", file=sys.stderr)
-    network = compress(checkpoint.module, recipe_of(recipe_name), images, seed=options.seed, progress=show)
+    print(f"compress {name} by {recipe_name}, seed {seed}", file=sys.stderr)
+    network = compress(checkpoint.module, recipe_of(recipe_name), images, seed=seed, progress=show)
     network = dataclasses.replace(network, metadata={
         **network.metadata, "network": name, "dataset": checkpoint.dataset, "test_images": len(test),
         "float_accuracy": checkpoint.float_accuracy, "accuracy": golden.accuracy(network, test)})
-    network.save(BUILD / f"{name}.{recipe_name}.swc")
+    network.save(kept_path(name, recipe_name, options, seed))
     return network
 
 
@@ -107,12 +118,11 @@ def recipe_of(name: str) -> Recipe:
     return load_recipe(file=ROOT / "examples" / f"{name}.toml")
 
 
-def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
-    """Run a case; the full result."""
-    start, cpu = time.perf_counter(), time.process_time()
-    path = BUILD / f"{case.network}.{case.recipe}.swc"
+def run(case: Case, seed: int, options: argparse.Namespace) -> tuple[QuantizedNetwork, dict[str, Any], bool]:
+    """One seed of a case: the network, its figures, and whether it is one of an earlier run."""
+    path = kept_path(case.network, case.recipe, options, seed)
     kept = options.kept and path.exists()
-    network = QuantizedNetwork.load(path) if kept else compressed(case.network, case.recipe, options)
+    network = QuantizedNetwork.load(path) if kept else compressed(case.network, case.recipe, options, seed)
     if kept:
         test = load(network.metadata["dataset"], split="test", data_dir=options.data_dir)
         found = {"accuracy": golden.accuracy(network, test), "test_images": len(test), **(
@@ -120,8 +130,23 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
             {"float_accuracy": float_network(case.network, options).float_accuracy})}
         network = dataclasses.replace(network, metadata={**network.metadata, **found})
     image = compile_(network, configuration(recipe_of(case.recipe)))
-    image.save(BUILD / f"{case.network}.{case.recipe}.swi")
+    image.save(path.with_suffix(".swi"))
     size = len(image.to_bytes())
+    return network, {
+        "float_accuracy": network.metadata["float_accuracy"], "accuracy": network.metadata["accuracy"],
+        "bytes": size, "ratio": round(4 * network.parameters / size, 4),
+        "bits_per_weight": round(8 * size / network.parameters, 4), "seed": seed}, kept
+
+
+def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
+    """Run a case; the full result."""
+    start, cpu = time.perf_counter(), time.process_time()
+    found = [run(case, options.seed + number, options) for number in range(case.seeds)]
+    network, figures, kept = found[0]
+    runs = [each for _, each, _ in found]
+    if len(runs) > 1:
+        figures = {name: round(sum(each[name] for each in runs) / len(runs), 4) for name in figures}
+        figures |= {"bytes": round(figures["bytes"]), "seed": options.seed}
     return {
         **record.provenance(options.seed, PACKAGES),
         "threads": torch.get_num_threads(),
@@ -132,10 +157,8 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
         "dataset": network.metadata["dataset"],
         "test_images": network.metadata["test_images"],
         "parameters": network.parameters,
-        "figures": {
-            "float_accuracy": network.metadata["float_accuracy"], "accuracy": network.metadata["accuracy"],
-            "bytes": size, "ratio": round(4 * network.parameters / size, 4),
-            "bits_per_weight": round(8 * size / network.parameters, 4), "seed": options.seed},
+        **({"runs": runs} if len(runs) > 1 else {}),
+        "figures": figures,
     }
 
 
