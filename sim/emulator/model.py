@@ -10,7 +10,7 @@ from ...sw.tools import using_tools
 from ..runner import Model, build
 from ..simulators import ProgramSpec
 
-__all__ = ["FAST_CLOCK_HZ", "board_model", "program_around"]
+__all__ = ["FAST_CLOCK_HZ", "LEAST_CLOCK_HZ", "board_model", "program_around"]
 
 FAST_CYCLES = 8
 """Clock cycles of a bit in fast mode."""
@@ -18,6 +18,8 @@ FAST_CLOCK_HZ = FAST_CYCLES * FIRST_BAUD
 """A clock so slow that bytes take few cycles. The board's divisor is that of its clock, the host's speed stays."""
 LEAST_CYCLES = 4
 """Clock cycles of a bit that the board's receiver needs."""
+LEAST_CLOCK_HZ = LEAST_CYCLES * FIRST_BAUD
+"""The slowest clock, for the quickest simulation of bytes."""
 _SOURCES = (".cpp", ".h")
 
 
@@ -29,7 +31,7 @@ def board_model(config: AcceleratorConfig, *, clock_hz: int, board: str = "", di
     config : AcceleratorConfig
         Of the accelerator.
     clock_hz : int
-        The board's clock, as it tells the host; at least :data:`LEAST_CYCLES` cycles a bit of ``FIRST_BAUD``.
+        The board's clock, as it tells the host; at least :data:`LEAST_CLOCK_HZ`.
     board : str
         Name that the board tells the host.
     divisor : int or None
@@ -42,8 +44,8 @@ def board_model(config: AcceleratorConfig, *, clock_hz: int, board: str = "", di
     ToolError
         If a tool is missing or fails.
     """
-    if clock_hz < LEAST_CYCLES * FIRST_BAUD:
-        raise ConfigError(f"the clock of a virtual board must be at least {LEAST_CYCLES * FIRST_BAUD} Hz "
+    if clock_hz < LEAST_CLOCK_HZ:
+        raise ConfigError(f"the clock of a virtual board must be at least {LEAST_CLOCK_HZ} Hz "
                           f"({LEAST_CYCLES} cycles a bit at {FIRST_BAUD} baud), not {clock_hz} Hz")
     return program_around(_verilog(config, clock_hz, board, divisor))
 

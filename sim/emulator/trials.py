@@ -19,7 +19,7 @@ from ...sw.image import Image
 from ..runner import Model
 from .faults import FOREVER, Faults, Trouble
 from .hosts import Turns
-from .model import FAST_CLOCK_HZ
+from .model import LEAST_CLOCK_HZ
 from .pins import PinsTransport, SimulatedBoard
 
 __all__ = ["KINDS", "Outcome", "Workload", "attempt", "kinds_in_turn", "trial"]
@@ -259,7 +259,7 @@ KINDS: dict[str, Callable[[_Scene], None]] = {
 
 
 def trial(kind: str, model: Model, workload: Workload, other: Workload, foreign: Workload, *, seed: int,
-          clock_hz: int = FAST_CLOCK_HZ) -> Outcome:
+          clock_hz: int = LEAST_CLOCK_HZ) -> Outcome:
     """Run one trial.
 
     Parameters

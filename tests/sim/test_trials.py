@@ -124,12 +124,14 @@ def test_lenet5_on_the_virtual_icebreaker() -> None:
     except DataError as error:
         pytest.skip(f"needs MNIST: {error}")
     module, _ = train("lenet5", images, test=test, epochs=2, seed=0)
-    network = compress(module, BQNet(epochs=1), images, seed=0)
-    compilation = compile_detailed(network, board.config)
+    # Its first map has 11,520 activations: they fit the device with 4 bits each, in as much RAM.
+    config = board.config.replace(act_bits=4, act_depth=2048)
+    network = compress(module, BQNet(epochs=1, act_bits=4, raw_output=False), images, seed=0)
+    compilation = compile_detailed(network, config)
     inputs = network.quantize_input(test.images / 256.0)
     expected = golden.run(compilation.network, inputs)
     assert len(np.unique(expected.reshape(len(test), -1).argmax(axis=1))) == 10
-    with VirtualBoard(board.config, clock_hz=round(board.clock_mhz * 1e6), board=board.name, fast=True) as virtual, \
+    with VirtualBoard(config, clock_hz=round(board.clock_mhz * 1e6), board=board.name, fast=True) as virtual, \
             Device.open(virtual.port) as device:
         assert device.identify().board == "icebreaker" and device.transport.baud == FIRST_BAUD
         device.load(compilation.image)
