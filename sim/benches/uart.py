@@ -7,7 +7,7 @@ from typing import Any
 import cocotb
 from cocotb.triggers import FallingEdge, Timer
 
-from ...hw.arch.link import BREAK_BITS
+from ...hw.arch.link import BREAK_BITS, DIVISOR_FRACTION
 from ...hw.uart import LEAST_DIVISOR, largest_divisor
 from ..bus import start_clock
 from ..runner import bench_data
@@ -53,6 +53,7 @@ class Ends:
     async def give(self, data: bytes) -> None:
         """Bytes to the transmitter as fast as it takes them, and until it is idle."""
         dut, edge = self.dut, FallingEdge(self.dut.clk)
+        await edge
         dut.transmitter__valid.value = 1
         for byte in data:
             dut.transmitter__data.value = byte
@@ -62,8 +63,10 @@ class Ends:
                 await Timer(1, unit="ps")
             await edge
         dut.transmitter__valid.value = 0
+        await Timer(1, unit="ps")
         while not int(dut.transmitter__idle.value):
             await edge
+            await Timer(1, unit="ps")
 
     async def expect(self, expected: Sequence[int | None], what: str) -> None:
         """What has been taken by the end of the last byte."""
@@ -110,20 +113,21 @@ async def sent_bytes_keep_the_time(dut: Any) -> None:
 
 @cocotb.test()
 async def glitches(dut: Any) -> None:
-    """What is shorter than a fifth of a bit is no start bit, and changes no bit."""
+    """What is shorter than a quarter of a bit, in whole cycles, is no start bit, and changes no bit."""
     ends = await Ends.open(dut)
     for divisor in (40 * LEAST_DIVISOR // 16 + 3, 3 * LEAST_DIVISOR):
         ends.divisor(divisor)
+        short = ((divisor >> DIVISOR_FRACTION + 2) - 0.1) * (1 << DIVISOR_FRACTION) / divisor
         for _ in range(6 * ends.rounds):
-            await ends.line.hold(0, 0.2)
+            await ends.line.hold(0, short)
             await ends.line.hold(1, ends.rng.uniform(1.0, 2.0))
             byte = ends.rng.getrandbits(8)
             bits = [0, *(byte >> n & 1 for n in range(8)), 1]
             for bit in bits:
-                before = ends.rng.uniform(0.05, 0.75)
+                before = ends.rng.uniform(0.05, 0.95 - short)
                 await ends.line.hold(bit, before)
-                await ends.line.hold(bit ^ 1, 0.2)
-                await ends.line.hold(bit, 0.8 - before)
+                await ends.line.hold(bit ^ 1, short)
+                await ends.line.hold(bit, 1 - short - before)
             await ends.line.hold(1, 1)
             await ends.expect([byte], f"divisor {divisor}")
 
