@@ -19,7 +19,9 @@ class UartStand(wiring.Component):
     """
 
     def __init__(self, first: int) -> None:
-        self.units = {"receiver": UartReceiver(first), "transmitter": UartTransmitter(first)}
+        self.units: dict[str, wiring.Component] = {
+            "receiver": UartReceiver(first), "transmitter": UartTransmitter(first),
+        }
         super().__init__({name: Out(unit.signature) for name, unit in self.units.items()})
 
     def elaborate(self, platform: object) -> Module:
