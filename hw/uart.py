@@ -71,7 +71,7 @@ class BitClock(wiring.Component):
 class UartReceiver(wiring.Component):
     """Takes bytes from a line.
 
-    A bit is the majority of three samples, a quarter of a bit apart, around its middle, so that a shorter glitch changes
+    A bit is the majority of three samples, a quarter of a bit apart, around its middle, so a shorter glitch changes
     nothing. A start bit that is not low by this rule is none. The stop bit is judged in its middle, by two
     samples of which one must be high, so that a byte of a faster sender may follow at once.
 
