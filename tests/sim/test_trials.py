@@ -42,7 +42,8 @@ def check(outcome: Outcome, seed: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", QUICK)
 def test_trial(kind: str, model: Model, seed: int) -> None:
-    check(trial(kind, model, workload(seed), workload(seed + 1), workload(seed, OTHER), seed=seed), seed)
+    check(trial(kind, model, workload(seed), workload(seed + 1), workload(seed, OTHER), seed=seed,
+                clock_hz=FAST_CLOCK_HZ), seed)
 
 
 @pytest.mark.slow
@@ -53,8 +54,8 @@ def test_trials_on_a_terminal(model: Model, seed: int) -> None:
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_trial(model: Model, seed: int) -> None:
-    first, again = (trial("all of these", model, workload(seed), workload(seed), workload(seed, OTHER), seed=seed)
-                    for _ in range(2))
+    first, again = (trial("all of these", model, workload(seed), workload(seed), workload(seed, OTHER), seed=seed,
+                          clock_hz=FAST_CLOCK_HZ) for _ in range(2))
     assert (first.board_seconds, first.errors) == (again.board_seconds, again.errors)
 
 
@@ -102,7 +103,8 @@ def test_many_trials(model: Model, seed: int) -> None:
     mine = [workload(seed + number) for number in range(8)]
     foreign, loads = workload(seed, OTHER), 0
     for number, kind in enumerate(kinds_in_turn(TRIALS)):
-        outcome = trial(kind, model, mine[number % 8], mine[(number + 3) % 8], foreign, seed=seed + number)
+        outcome = trial(kind, model, mine[number % 8], mine[(number + 3) % 8], foreign, seed=seed + number,
+                        clock_hz=FAST_CLOCK_HZ)
         check(outcome, seed + number)
         loads += outcome.loads
     assert loads > TRIALS // 2
@@ -125,7 +127,7 @@ def test_lenet5_on_the_virtual_icebreaker() -> None:
         pytest.skip(f"needs MNIST: {error}")
     module, _ = train("lenet5", images, test=test, epochs=2, seed=0)
     # Its first map has 11,520 activations: they fit the device with 4 bits each, in as much RAM.
-    config = board.config.replace(act_bits=4, act_depth=2048)
+    config = board.config.replace(act_bits=4, act_depth=4096)
     network = compress(module, BQNet(epochs=1, act_bits=4, raw_output=False), images, seed=0)
     compilation = compile_detailed(network, config)
     inputs = network.quantize_input(test.images / 256.0)
