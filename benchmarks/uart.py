@@ -56,8 +56,8 @@ EVERY = 200
 CLEAN, DAMAGED = 0.93, 0.90
 """What efficiencies must be at least."""
 NETWORKS = 24
-NARROW = {"act_bits": 4, "act_depth": 2048}
-"""What LeNet-5 needs of the iCEBreaker: as much RAM as 1,024 activations of 8 bits."""
+NARROW = {"act_bits": 4, "act_depth": 4096}
+"""What LeNet-5 needs of the iCEBreaker: as much RAM as 2,048 activations of 8 bits."""
 TRAINING_IMAGES = 20_000
 LOADED = SMALL.replace(weight_depth=PAYLOAD_BYTES // 2)
 

@@ -123,7 +123,8 @@ def ice40(name: str, part: str, *, package: str) -> Device:
     return Device(
         # "u" is the UltraPlus, "hx" the fast part, whose delays abc9 then optimizes for.
         name=name, family="ice40", title=f"Lattice iCE40{part}, {package.upper()}",
-        synth=f"synth_ice40 -device {'u' if ultra else 'hx'} -abc9", router="nextpnr-ice40",
+        # The flip-flops of a tile of eight share their enable: one that has its own takes a tile.
+        synth=f"synth_ice40 -device {'u' if ultra else 'hx'} -abc9 -dffe_min_ce_use 3", router="nextpnr-ice40",
         router_args=(f"--{part.lower()}", "--package", package.lower()),
         pins_args=("--pcf", "top.pcf"), routed_args=("--asc", "top.asc"),
         unconstrained=("--pcf-allow-unconstrained",), free_pins=(), packer="icepack",

@@ -57,7 +57,7 @@ def _platforms(ctx: click.Context) -> None:
     from ...boards import registry
     from ...boards.platforms import scan
 
-    tuned = {board.platform: board.name for board in map(registry.get, registry.names())}
+    tuned = {board.platform: board.name for board in map(registry.get, reversed(registry.names()))}
     rows = [{"board": tuned.get(each.platform, each.name), "tuned": "yes" if each.platform in tuned else "",
              "device": f"{each.family} {each.part}",
              "made": "bitstream" if each.device else "Verilog, constraints", "platform": each.platform}

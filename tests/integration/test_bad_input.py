@@ -111,7 +111,7 @@ def check_message(err: str) -> None:
 
 
 CONFIGURATIONS = [
-    Bad("compile net.swc --board atlas -o new.swi", "the board must be one of ulx3s-85f, icebreaker, not 'atlas'"),
+    Bad("compile net.swc --board atlas -o new.swi", "'shiftwright boards --all', not 'atlas'"),
     Bad("evaluate net.swc --data digits --board atlas", "the board must be one of"),
     Bad("simulate net.swi --data digits --board atlas", "the board must be one of"),
     Bad("generate --board atlas -o new", "the board must be one of"),

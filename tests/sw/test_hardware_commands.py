@@ -12,11 +12,26 @@ SMALL = "[accelerator]\nlanes_y = 1\nlanes_x = 1\nweight_depth = 256\nact_depth 
 
 def test_boards(shiftwright: Callable) -> None:
     found = json.loads(shiftwright("boards", "--json").out)
-    assert set(found) == {"ulx3s-85f", "icebreaker"}
+    assert {"ulx3s-85f", "icebreaker", "tang-nano-9k", "arty-a7"} <= set(found)
     assert found["ulx3s-85f"]["configuration"]["lanes_y"] == 4
-    assert "PMOD1A" in shiftwright("boards", "icebreaker").out
+    shown = json.loads(shiftwright("boards", "icebreaker", "--json").out)
+    assert shown["program"] == "openFPGALoader -b ice40_generic FILE"
+    assert shown["fits"] and shown["most_lanes"] != "none"
+    everything = json.loads(shiftwright("boards", "--all", "--json").out)["platforms"]
+    assert {"icesugar", "icebreaker"} <= {each["board"] for each in everything} and len(everything) > 40
+    assert "icebreaker" in shiftwright("boards").out and "icesugar" in shiftwright("boards", "--all").out
     code, _, err = shiftwright("boards", "nothing")
-    assert code == 2 and "the board must be one of ulx3s-85f, icebreaker, not 'nothing'" in err
+    assert code == 2 and "the board must be one of arty-a7, " in err and "not 'nothing'" in err
+
+
+def test_generate_writes_the_top_of_a_board(shiftwright: Callable, tmp_path: Path) -> None:
+    (tmp_path / "small.toml").write_text(SMALL)
+    code, out, _ = shiftwright("generate", "--board", "arty-a7", "--config", tmp_path / "small.toml", "-o",
+                               tmp_path / "rtl", "--json")
+    assert code == 0 and json.loads(out)["top"] == "arty_a7"
+    assert {path.name for path in (tmp_path / "rtl").iterdir()} == {"arty_a7.v", "arty_a7.xdc", "arty_a7.json"}
+    code, _, err = shiftwright("build", "--board", "arty-a7", "-o", tmp_path)
+    assert code == 2 and "there are no open tools" in err
 
 
 def test_generate(shiftwright: Callable, tmp_path: Path) -> None:
