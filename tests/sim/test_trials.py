@@ -30,7 +30,7 @@ TRIALS = 8 * len(KINDS)
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return board_model(SMALL, clock_hz=FAST_CLOCK_HZ, board="trial")
+    return board_model(SMALL, clock_hz=FAST_CLOCK_HZ)
 
 
 def check(outcome: Outcome, seed: int) -> None:
