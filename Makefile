@@ -7,7 +7,7 @@ PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
-BENCHMARKS := boards codec compression corruption rtl run
+BENCHMARKS := boards codec compression corruption rtl run uart
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -40,6 +40,7 @@ bench-compression: ## accuracy and size of the compressed networks
 bench-corruption: ## how the simulated accelerator ends on damaged models
 bench-rtl: ## area and clock of routed designs
 bench-run: ## cycles and bit-exactness of networks on the simulated RTL
+bench-uart: ## loads over the simulated line, and trials in which something goes wrong
 $(BENCHMARKS:%=bench-%): bench-%: machine $(STAMP)
 	$(BIN)/python benchmarks/$*.py
 	$(BIN)/python benchmarks/summary.py
