@@ -87,7 +87,8 @@ void Link::run(uint64_t until, bool until_byte) {
             continue;
         }
         const uint64_t period = rest_.period(), left = until - now_;
-        if (period && left >= period) {
+        const bool telling = until_byte && receiver_.received();  // the pause behind the last byte is short
+        if (period && left >= period && !telling) {
             now_ += left - left % period;
         } else {
             step();

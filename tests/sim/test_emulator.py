@@ -81,9 +81,22 @@ def test_time_passes_with_bytes(board: SimulatedBoard, rng: np.random.Generator)
     assert line.now() == 0
     assert exchange(line, b"") == b""
     first = line.read(1)
-    assert first == data[:1]
-    assert 19 / BAUD < line.now() < 21 / BAUD  # there and back, up to the middle of the stop bit
+    assert first == data[:16]
+    # The first byte goes there and back, up to the middle of its stop bit; the others follow a cycle apart.
+    assert 169 < line.now() * BAUD < 173
     assert first + exchange(line, b"") + b"".join(iter(lambda: line.read(0.01), b"")) == data
+
+
+def test_bytes_are_told_when_they_come(echo: Model) -> None:
+    """However long a bit is: the board is at rest before the pause is over by which the end of the bytes is seen."""
+    hz = 400 * BAUD
+    with SimulatedBoard(echo, clock_hz=hz) as board:
+        line = PinsTransport(board, baud=hz // CYCLES)
+        line.write(b"abc")
+        line.baud = BAUD
+        board.speed(BAUD)  # long bits from here on
+        found = line.read(10)
+        assert found and line.now() < 100 / BAUD
 
 
 def test_all_bytes_at_odd_speeds(board: SimulatedBoard) -> None:
