@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Protocol
 
 import cocotb
 from cocotb.triggers import RisingEdge
-from cocotbext.axi import AxiLiteBus, AxiLiteMaster, AxiResp  # type: ignore[import-untyped]
-from cocotbext.wishbone.driver import WBOp, WishboneMaster  # type: ignore[import-untyped]
+from cocotbext.axi import AxiLiteBus, AxiLiteMaster, AxiResp
+from cocotbext.wishbone.driver import WBOp, WishboneMaster
 
 __all__ = ["Access", "Answer", "AxiLite", "AxiLiteChecker", "Master", "Wishbone", "WishboneChecker"]
 
