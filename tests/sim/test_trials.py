@@ -122,7 +122,7 @@ def test_lenet5_on_the_virtual_icebreaker() -> None:
     """100 images of MNIST, every output that of the golden model; the network is trained for a moment only."""
     board = get("icebreaker")
     try:
-        images, test = load("mnist", split="train").take(6000), load("mnist", split="test").take(100)
+        images, test = load("mnist", split="train").take(3000), load("mnist", split="test").take(100)
     except DataError as error:
         pytest.skip(f"needs MNIST: {error}")
     module, _ = train("lenet5", images, test=test, epochs=2, seed=0)
