@@ -2,16 +2,15 @@
 
 from typing import Any
 
-from amaranth.hdl import ClockDomain, ClockSignal, Const, Elaboratable, Instance, Module, ResetSignal, Signal
+from amaranth.hdl import Cat, ClockDomain, ClockSignal, Const, Elaboratable, Instance, Module, ResetSignal, Signal
 from amaranth.lib import io
-from amaranth.lib.cdc import ResetSynchronizer
 
 from .pll import Pll
 
 __all__ = ["PllClock"]
 
 SETTLE_US = 15
-"""For so long after its configuration an iCE40's block RAM may read as zeros; the reset lasts longer."""
+"""How long the reset lasts after the lock: block RAM of an iCE40 may read as zeros for some time."""
 
 
 class PllClock(Elaboratable):
@@ -31,7 +30,7 @@ class PllClock(Elaboratable):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         kind, parameters = self._pll.kind, self._pll.parameters
-        clock, locked = Signal(), Signal()
+        clock, locked, reset = Signal(), Signal(), Signal(init=1)
         pin = platform.request(platform.default_clk, dir="-")
         settings = {f"p_{name}": Const(*value) if isinstance(value, tuple) else value
                     for name, value in parameters.items()}
@@ -41,23 +40,21 @@ class PllClock(Elaboratable):
             m.submodules.pin = buffer = io.Buffer("i", pin)
             source = buffer.i
         m.submodules.pll = getattr(self, f"_{kind.cell.lower()}")(source, clock, locked, settings)
-        m.d.comb += ClockSignal("sync").eq(clock)
+        m.d.comb += [ClockSignal("sync").eq(clock), ResetSignal("sync").eq(reset)]
         wanted = ~locked
         if platform.default_rst is not None:
             m.submodules.reset_pin = button = io.Buffer("i", platform.request(platform.default_rst, dir="-"))
             wanted = wanted | button.i
-        if not kind.cell.startswith("SB_PLL40"):
-            m.submodules.reset = ResetSynchronizer(wanted, domain="sync")
-            return m
-        m.domains.settling = ClockDomain(local=True)
+        # No reset of its own: two flip-flops synchronize what comes from outside, and all begin in reset.
+        m.domains.settling = ClockDomain(local=True, reset_less=True)
         m.d.comb += ClockSignal("settling").eq(clock)
-        m.submodules.reset = ResetSynchronizer(wanted, domain="settling")
-        left = Signal(range(int(SETTLE_US * self._pll.output_mhz) + 1), init=int(SETTLE_US * self._pll.output_mhz))
-        waiting = Signal(init=1)
-        m.d.settling += waiting.eq(left != 0)
-        with m.If(left != 0):
+        cycles = int(SETTLE_US * self._pll.output_mhz)
+        unstable, left = Signal(2, init=0b11), Signal(range(cycles + 1), init=cycles)
+        m.d.settling += [unstable.eq(Cat(wanted, unstable[0])), reset.eq(unstable[1] | (left != 0))]
+        with m.If(unstable[1]):
+            m.d.settling += left.eq(cycles)
+        with m.Elif(left != 0):
             m.d.settling += left.eq(left - 1)
-        m.d.comb += ResetSignal("sync").eq(waiting)
         return m
 
     @staticmethod

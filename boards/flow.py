@@ -125,8 +125,7 @@ def synthesize_rtlil(text: str, device: Device, folder: Path, *, check: bool = T
     (folder / "top.il").write_text(undefine_collisions(text))
     options = " -spram" if spram and device.spram else ""
     (folder / "cells.v").write_text(cells_verilog("ecp5" if device.family == "ecp5" else "generic"))
-    log = run_yosys("read_rtlil top.il\nread_verilog -defer cells.v\n"
-                    f"{device.synth}{options} -top top -json top.json\n", folder)
+    log = _map(f"{device.synth}{options} -top top", folder)
     cells = netlist_cells(folder / "top.json")
     memories: dict[str, str] = {}
     if check:
@@ -134,6 +133,22 @@ def synthesize_rtlil(text: str, device: Device, folder: Path, *, check: bool = T
         memories = check_memories(text, log)
     return Synthesis(device=device, counts=count_cells(cells, device), memories=memories,
                      seconds=time.monotonic() - started)
+
+
+def _map(synth: str, folder: Path) -> str:
+    """Map ``folder/top.il`` to the device and write ``top.json``; returns the log.
+
+    Yosys 0.70 can fail an assertion when it takes mapped logic back into a design where several names stand for one
+    net. Then a second run drops all of these but one.
+    """
+    source = "read_rtlil top.il\nread_verilog -defer cells.v\n"
+    try:
+        return run_yosys(f"{source}{synth} -json top.json\n", folder)
+    except ToolError as error:
+        if "Assert `" not in str(error):
+            raise
+    return run_yosys(f"{source}{synth} -run begin:map_luts\nopt_clean -purge\n"
+                     f"{synth} -run map_luts: -json top.json\n", folder)
 
 
 def route(component: Elaboratable, device: str | Device, *, mhz: float, seed: int = 1, check: bool = True,

@@ -95,7 +95,7 @@ def test_a_wrong_command_line_is_noticed() -> None:
         with pytest.raises(click.UsageError):
             parse(line)
     with pytest.raises(AssertionError):
-        parse("shiftwright emulate")
+        parse("shiftwright explore")
 
 
 def test_the_whole_job_is_in_the_readme() -> None:
@@ -117,11 +117,11 @@ def test_made_parts_are_up_to_date(renew: ModuleType) -> None:
 
 
 def test_made_parts_follow_the_program(renew: ModuleType) -> None:
-    text = "<!-- made:bqnet -->\nSTALE\n<!-- /made -->\n"
+    text = "<!-- made:recipe-bqnet -->\nSTALE\n<!-- /made -->\n"
     made = renew.renew(text)
     assert "STALE" not in made and "| `levels` | `2` |" in made and renew.renew(made) == made
     with pytest.raises(SystemExit, match="unknown part 'none'"):
-        renew.renew(text.replace("bqnet", "none"))
+        renew.renew(text.replace("recipe-bqnet", "none"))
     for name in COMMANDS:
         assert f"\n## {name}\n" in renew.commands()
 
