@@ -56,8 +56,8 @@ EVERY = 200
 CLEAN, DAMAGED = 0.93, 0.90
 """What efficiencies must be at least."""
 NETWORKS = 24
-NARROW = {"act_bits": 4, "act_depth": 4096}
-"""What LeNet-5 needs of the iCEBreaker: as much RAM as 2,048 activations of 8 bits."""
+NARROW = "icebreaker-4bit"
+"""The iCEBreaker that has the activations for LeNet-5."""
 TRAINING_IMAGES = 20_000
 LOADED = SMALL.replace(weight_depth=PAYLOAD_BYTES // 2)
 
@@ -162,15 +162,15 @@ def narrow_lenet5(options: argparse.Namespace) -> QuantizedNetwork:
         torch.set_num_threads(options.threads)
         module = float_network("lenet5", options).module
         images = load("mnist", split="train", data_dir=options.data_dir).take(TRAINING_IMAGES)
-        recipe = recipe_of("bqnet").replace(act_bits=NARROW["act_bits"], raw_output=False, epochs=2)
+        recipe = recipe_of("bqnet").replace(act_bits=get(NARROW).config.act_bits, raw_output=False, epochs=2)
         compress(module, recipe, images, seed=options.seed).save(path)
     return QuantizedNetwork.load(path)
 
 
 def lenet5(options: argparse.Namespace) -> Result:
     """LeNet-5 on the virtual iCEBreaker, through the host's serial port."""
-    board = get("icebreaker")
-    config = board.config.replace(**NARROW)
+    board = get(NARROW)
+    config = board.config
     network = narrow_lenet5(options)
     compilation = compile_detailed(network, config)
     test = load("mnist", split="test", data_dir=options.data_dir).take(options.images)

@@ -120,22 +120,21 @@ def test_many_trials_on_a_terminal(kind: str, model: Model, seed: int) -> None:
 @pytest.mark.regress
 def test_lenet5_on_the_virtual_icebreaker() -> None:
     """100 images of MNIST, every output that of the golden model; the network is trained for a moment only."""
-    board = get("icebreaker")
+    board = get("icebreaker-4bit")
     try:
         images, test = load("mnist", split="train").take(3000), load("mnist", split="test").take(100)
     except DataError as error:
         pytest.skip(f"needs MNIST: {error}")
     module, _ = train("lenet5", images, test=test, epochs=2, seed=0)
-    # Its first map has 11,520 activations: they fit the device with 4 bits each, in as much RAM.
-    config = board.config.replace(act_bits=4, act_depth=4096)
-    network = compress(module, BQNet(epochs=1, act_bits=4, raw_output=False), images, seed=0)
+    config = board.config
+    network = compress(module, BQNet(epochs=1, act_bits=config.act_bits, raw_output=False), images, seed=0)
     compilation = compile_detailed(network, config)
     inputs = network.quantize_input(test.images / 256.0)
     expected = golden.run(compilation.network, inputs)
     assert len(np.unique(expected.reshape(len(test), -1).argmax(axis=1))) == 10
     with VirtualBoard(config, clock_hz=round(board.clock_mhz * 1e6), board=board.name, fast=True) as virtual, \
             Device.open(virtual.port) as device:
-        assert device.identify().board == "icebreaker" and device.transport.baud == FIRST_BAUD
+        assert device.identify().board == board.name and device.transport.baud == FIRST_BAUD
         device.load(compilation.image)
         for number, (found, wanted) in enumerate(zip(device.infer(compilation.image, inputs), expected, strict=True)):
             np.testing.assert_array_equal(found, wanted, err_msg=f"image {number}")
