@@ -8,6 +8,7 @@ from amaranth.hdl import Cat, Elaboratable, Module, Signal
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
+from shiftwright.boards import flow
 from shiftwright.boards.devices import DEVICES, get_device
 from shiftwright.boards.flow import place_and_route, route, synthesize, synthesize_rtlil
 from shiftwright.boards.netlist import (
@@ -129,6 +130,22 @@ def test_a_table_that_synthesis_finds_and_drops_is_no_memory() -> None:
     used = "mapping memory top.inner.words via $__ICE40_RAM4K_"
     table = r"using FF mapping for memory top.$flatten\inner.$auto$proc_rom.cc:155:do_switch$4"
     assert check_memories(text, f"{used}\n{table}\n") == {"top.inner.words": "$__ICE40_RAM4K_"}
+
+
+def test_a_failed_assertion_of_yosys_is_met_by_a_second_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scripts, errors = [], ["ERROR: Assert `a == b' failed in rtlil.cc", "", "ERROR: no module top"]
+
+    def run(script: str, folder: Path) -> str:
+        scripts.append(script)
+        if error := errors[len(scripts) - 1]:
+            raise ToolError(error)
+        return "log"
+
+    monkeypatch.setattr(flow, "run_yosys", run)
+    assert flow._map("synth_ecp5 -top top", tmp_path) == "log"
+    assert "opt_clean" not in scripts[0] and "opt_clean -purge" in scripts[1] and len(scripts) == 2
+    with pytest.raises(ToolError, match="no module top"):
+        flow._map("synth_ecp5 -top top", tmp_path)
 
 
 def test_a_memory_that_synthesis_removes_fails() -> None:
