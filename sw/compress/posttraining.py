@@ -25,6 +25,8 @@ __all__ = ["PostTraining"]
 PIXEL_SCALE = 256.0
 UNITS = (-1, 0, 1)
 """Places by which units are tried that differ from the one that theory tells."""
+FIRST_SWEEPS = 2
+"""Sweeps after which units are compared."""
 COARSER = 16
 """Places by which units may grow where accumulators have no room."""
 MOST_PASSES = 8
@@ -156,7 +158,7 @@ class PostTraining:
         importance = (self.curvature[name] * powers**2).reshape(groups, rows)
         strength = recipe.correction * max(0.0, 1 - taps / moments.positions)
         problem = Problem(layer.master_weight.reshape(groups, rows, taps), moments.inputs, importance,
-                          cross=strength * moments.cross / powers.reshape(groups, rows, 1),
+                          cross=strength * moments.cross / powers.reshape(groups, rows, 1) if strength else None,
                           damping=recipe.damping, ordered=recipe.ordered)
         del moments
         grid = TermGrid(options["terms"], options["span"])
@@ -189,9 +191,13 @@ class PostTraining:
             reach = layer.guard - grid.span + 1 - int(layer.row_exponents.max())
             most = min(layer.residual_exponents) - layer.in_exponent + reach
         rate = Rate(grid, self.recipe.term_bits)
-        tried = [(problem.solve(grid, 2.0**exponent, slope, rate, self.recipe.sweeps), exponent)
+        sweeps = self.recipe.sweeps
+        tried = [(problem.solve(grid, 2.0**exponent, slope, rate, min(sweeps, FIRST_SWEEPS)), exponent)
                  for exponent in sorted({min(middle + away, most) for away in UNITS})]
-        return min(tried, key=lambda each: each[0].cost)
+        choice, exponent = min(tried, key=lambda each: each[0].cost)
+        if sweeps > FIRST_SWEEPS:
+            choice = problem.solve(grid, 2.0**exponent, slope, rate, sweeps - FIRST_SWEEPS, choice.counts)
+        return choice, exponent
 
 
 def _install(layer: ConvLayer, numbers: Tensor, grid: TermGrid, exponent: int) -> None:

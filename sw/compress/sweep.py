@@ -61,6 +61,8 @@ class Choice:
     ----------
     numbers : float tensor (groups, rows, columns)
         Integers of the grid.
+    counts : int64 tensor
+        Weights of each of the grid's values.
     error : float
         What their squared error costs.
     bits : float
@@ -70,6 +72,7 @@ class Choice:
     """
 
     numbers: Tensor
+    counts: Tensor
     error: float
     bits: float
     cost: float
@@ -84,7 +87,7 @@ class Problem:
         Wanted weights.
     moments : float tensor (groups, columns, columns)
         Second moments of the inputs.
-    cross : float tensor (groups, rows, columns)
+    cross : float tensor (groups, rows, columns) or None
         Second moments of what outputs lack with the inputs: weights are wanted that make up for it.
     importance : float tensor (groups, rows)
         What a mean squared error of 1 at each row's output costs.
@@ -94,7 +97,7 @@ class Problem:
         Columns with the greatest moments go first; otherwise in their order.
     """
 
-    def __init__(self, weight: Tensor, moments: Tensor, importance: Tensor, *, cross: Tensor, damping: float,
+    def __init__(self, weight: Tensor, moments: Tensor, importance: Tensor, *, cross: Tensor | None, damping: float,
                  ordered: bool) -> None:
         diagonal = moments.diagonal(dim1=1, dim2=2)
         columns = weight.shape[2]
@@ -106,9 +109,10 @@ class Problem:
         self.importance = importance
         self.factor = _factor(moments, damping)
         """R."""
-        cross = cross.gather(2, self.order[:, None].expand_as(cross))
-        half = torch.linalg.solve_triangular(self.factor.mT, cross, upper=False, left=False)
-        self.weight += torch.linalg.solve_triangular(self.factor, half, upper=True, left=False)
+        if cross is not None:
+            cross = cross.gather(2, self.order[:, None].expand_as(cross))
+            half = torch.linalg.solve_triangular(self.factor.mT, cross, upper=False, left=False)
+            self.weight += torch.linalg.solve_triangular(self.factor, half, upper=True, left=False)
         self.weights = self.factor.diagonal(dim1=1, dim2=2).square()
 
     def step(self, slope: float) -> float:
@@ -116,37 +120,43 @@ class Problem:
         cost = (self.importance.log2().mean(1) + self.weights.log2().mean(1)).mean()
         return float((slope * 6 / 0.6931 / 2.0**cost) ** 0.5)
 
-    def solve(self, grid: TermGrid, unit: float, slope: float, rate: Rate, rounds: int) -> Choice:
-        """Sweep some rounds, each with the codeword lengths of the one before."""
-        wanted, numbers = self.weight / unit, grid.numbers
-        ranks = torch.bucketize(wanted, (numbers[1:] + numbers[:-1]) / 2)
+    def solve(self, grid: TermGrid, unit: float, slope: float, rate: Rate, rounds: int,
+              counts: Tensor | None = None) -> Choice:
+        """Sweep some rounds, each with the codeword lengths of the one before, the first with those of given counts."""
+        numbers = grid.numbers
+        if counts is None:
+            counts = _counts(torch.bucketize(self.weight / unit, (numbers[1:] + numbers[:-1]) / 2), numbers)
         for _ in range(rounds):
-            bits = rate.bits(torch.bincount(ranks.flatten(), minlength=len(numbers)))
-            ranks, error = self._sweep(wanted, numbers, bits * (slope / unit**2))
-        counts = torch.bincount(ranks.flatten(), minlength=len(numbers))
-        error *= unit**2
-        chosen = torch.empty_like(wanted).scatter_(2, self.order[:, None].expand_as(wanted), numbers[ranks])
-        return Choice(chosen, error, rate.total(counts), error + slope * float((counts * rate.bits(counts)).sum()))
+            ranks, error = self._sweep(unit, numbers, rate.bits(counts) * slope)
+            counts = _counts(ranks, numbers)
+        chosen = torch.empty_like(self.weight).scatter_(2, self.order[:, None].expand_as(ranks), numbers[ranks])
+        return Choice(chosen, counts, error, rate.total(counts),
+                      error + slope * float((counts * rate.bits(counts)).sum()))
 
-    def _sweep(self, wanted: Tensor, numbers: Tensor, price: Tensor) -> tuple[Tensor, float]:
-        """Ranks of the values and their cost, with wanted weights in units of the values."""
-        ranks, errors = torch.empty(wanted.shape, dtype=torch.long), torch.zeros_like(wanted)
-        scale = self.importance[:, :, None] * self.weights[:, None]  # of each weight's squared deviation
-        for start in range(0, wanted.shape[2], BLOCK):
-            block = slice(start, min(start + BLOCK, wanted.shape[2]))
-            diagonal = self.factor[:, block, block].diagonal(dim1=1, dim2=2)[:, None]
+    def _sweep(self, unit: float, numbers: Tensor, price: Tensor) -> tuple[Tensor, float]:
+        """Ranks of the values, and what their errors cost."""
+        ranks, errors = torch.empty(self.weight.shape, dtype=torch.int32), torch.zeros_like(self.weight)
+        total = 0.0
+        for start in range(0, self.weight.shape[2], BLOCK):
+            block = slice(start, min(start + BLOCK, self.weight.shape[2]))
+            factor = self.factor[:, block, block]
             carried = errors[:, :, :start] @ self.factor[:, :start, block]
-            for place, column in enumerate(range(block.start, block.stop)):
-                row = self.factor[:, block.start:column, column, None]
-                owed = carried[:, :, place] + (errors[:, :, block.start:column] @ row)[:, :, 0]
-                target = wanted[:, :, column] - owed / diagonal[:, :, place]
-                away = (target[:, :, None] - numbers).square_()
-                best = away.mul_(scale[:, :, column, None]).add_(price).argmin(2)
-                ranks[:, :, column] = best
-                errors[:, :, column] = numbers[best] - wanted[:, :, column]
-        mixed = errors @ self.factor
-        total = float((mixed.square().sum(2) * self.importance).sum())
+            wanted, within = self.weight[:, :, block] / unit, torch.zeros_like(carried)
+            scale = self.importance[:, :, None] * factor.diagonal(dim1=1, dim2=2)[:, None].square() * unit**2
+            for place in range(wanted.shape[2]):
+                owed = carried[:, :, place] + (within[:, :, :place] @ factor[:, :place, place, None])[:, :, 0]
+                target = wanted[:, :, place] - owed / factor[:, None, place, place]
+                away = (target[:, :, None] - numbers).square_().mul_(scale[:, :, place, None])
+                best = torch.add(away, price).argmin(2, keepdim=True)
+                ranks[:, :, start + place] = best[:, :, 0]
+                within[:, :, place] = numbers[best[:, :, 0]] - wanted[:, :, place]
+                total += float(away.gather(2, best).sum())
+            errors[:, :, block] = within
         return ranks, total
+
+
+def _counts(ranks: Tensor, numbers: Tensor) -> Tensor:
+    return torch.bincount(ranks.flatten(), minlength=len(numbers))
 
 
 def _factor(moments: Tensor, damping: float) -> Tensor:
