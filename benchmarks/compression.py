@@ -58,6 +58,9 @@ CASES = (
     Case("lenet5", "best-lenet5", 0.992, 130.0, seeds=3),
     Case("resnet20", "bqnet-cifar", 0.85, 7.0),
     Case("resnet20", "bqnet-cifar-pruned", 0.8, 12.0),
+    Case("lenet300", "ptq-mnist", 0.984, 24.0),
+    Case("lenet5", "ptq-mnist", 0.99, 39.0),
+    Case("resnet20", "ptq", 0.9123, 9.0),
 )
 PRETRAINED = {"resnet20": "resnet20-12fca82f.th"}
 """Float networks that are not trained here: their checkpoints, in a folder ``pretrained`` beside the data sets."""
