@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -46,7 +45,7 @@ def test_load_and_infer_on_a_virtual_board(shiftwright: Callable, tmp_path: Path
                                    "--check", "--json")
             assert inferred.code == 0, inferred.err
         finally:
-            board.send_signal(signal.SIGINT)
+            board.terminate()
             out, err = board.communicate(timeout=30)
     assert board.returncode == 0, err
     report = json.loads(out)
