@@ -147,7 +147,7 @@ def test_what_goes_wrong(desk: Desk, shiftwright: Shiftwright) -> None:
         (("infer", "--port", port, "--port", port, "--data", "digits"), 2, "a port was given twice"),
         (("infer", "--port", port, "--data", "digits"), 4, "the board holds no model; load one with: shiftwright load"),
         (("infer", "--port", port, "--image", swi, "--data", "digits"), 4, "the board holds another model than this"),
-        (("infer", "--port", port, "--image", swi, "--data", "mnist", "--data-dir", desk.folder), 2, "mnist"),
+        (("infer", "--port", port, "--image", swi, "--data", "letters"), 2, "letters"),
     ):
         found = shiftwright(*arguments)
         assert found.code == code and message in found.err and "Traceback" not in found.err, arguments
