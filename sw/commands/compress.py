@@ -13,7 +13,8 @@ from ..cli import emit
 
 @click.command("compress", short_help="Compress a trained network to power-of-two weights.")
 @click.argument("source", metavar="NETWORK")
-@click.option("--recipe", "name", metavar="R", help="Recipe: bqnet. Default: what --recipe-file says, or bqnet.")
+@click.option("--recipe", "name", metavar="R", help="Recipe: bqnet, inq, slq, mlq, seq, lowbit, "
+              "ptq or best. Default: what --recipe-file says, or bqnet.")
 @click.option("--recipe-file", type=click.Path(dir_okay=False, path_type=Path),
               help="TOML file of the recipe's options.")
 @click.option("--set", "settings", metavar="OPTION=VALUE", multiple=True,
