@@ -95,7 +95,7 @@ class NeighbourSteps(torch.optim.Adam):
         self._discrete: list[tuple[Tensor, DiscreteWeights, Tensor, Tensor]] = []
         for layer in network.weighted.values():
             if isinstance(quantizer := layer.weight_quantizer, DiscreteWeights):
-                weight = layer.parametrizations["weight"].original  # type: ignore[index, union-attr]
+                weight = layer.original("weight")
                 self._discrete.append((weight, quantizer, torch.zeros_like(weight), torch.zeros_like(weight)))
 
     @torch.no_grad()

@@ -93,8 +93,7 @@ def _conv(module: ConvLayer) -> dict[str, Any]:
     """The fields of a convolution that hold numbers."""
     layer, rows = module.layer, module.layer.out_shape[0]
     indices, codebook = _codebook(module)
-    master_bias = module.parametrizations["bias"].original  # type: ignore[index, union-attr]
-    bias = round_half_up(master_bias.double(), module.acc_exponent).long().numpy()
+    bias = round_half_up(module.original("bias").double(), module.acc_exponent).long().numpy()
     if module.raw:
         target = TensorSpec(name=layer.name, channels=rows, height=layer.out_shape[1], width=layer.out_shape[2],
                             bits=RAW_BITS, signed=True, exponent=module.acc_exponent)

@@ -189,8 +189,12 @@ class ConvLayer(_Joining):
     @property
     def master_weight(self) -> Tensor:
         """The full-precision weights, detached."""
-        weight: Tensor = self.parametrizations["weight"].original  # type: ignore[index, union-attr]
-        return weight.detach()
+        return self.original("weight").detach()
+
+    def original(self, name: str) -> nn.Parameter:
+        """What is trained behind ``"weight"`` or ``"bias"``."""
+        parameter: nn.Parameter = self.parametrizations[name].original  # type: ignore[index, union-attr]
+        return parameter
 
     def numbers(self) -> Tensor:
         """Weights as the sums of terms that the device shifts by, int64: 1 is a left shift by 0."""

@@ -13,7 +13,7 @@ from .fakequant import ConvLayer, FakeQuantized
 from .options import QuantizedRecipe
 from .weights import FreeWeights
 
-__all__ = ["Moments", "Reference", "curvature", "input_moments", "original", "restored"]
+__all__ = ["Moments", "Reference", "curvature", "input_moments", "restored"]
 
 CHUNK = 1 << 24
 """Unfolded values at a time."""
@@ -163,15 +163,9 @@ def curvature(reference: Reference, temperature: float, generator: torch.Generat
     return totals
 
 
-def original(layer: ConvLayer, name: str) -> Tensor:
-    """The parameter behind a layer's ``"weight"`` or ``"bias"``, to be written."""
-    parameter: Tensor = layer.parametrizations[name].original  # type: ignore[index, union-attr]
-    return parameter.data
-
-
 def restored(layer: ConvLayer, reference: ConvLayer) -> None:
     """Give a layer float weights and biases again."""
     layer.use(FreeWeights())
     for name in ("weight", "bias"):
-        original(layer, name).copy_(original(reference, name))
+        layer.original(name).data.copy_(reference.original(name))
     layer.refit()

@@ -11,7 +11,7 @@ from ...hw.arch.errors import CapacityError, ModelError
 from .calibrate import calibrate, choose_exponent
 from .fakequant import ConvLayer, FakeQuantized, PoolLayer
 from .lower import lower
-from .moments import Reference, curvature, input_moments, original, restored
+from .moments import Reference, curvature, input_moments, restored
 from .ptq import PTQ
 from .recipe import Progress
 from .sweep import Choice, Problem, Rate
@@ -175,7 +175,7 @@ class PostTraining:
                 break
         self.bits, self.error = self.bits + choice.bits, self.error + choice.error
         lacking = (wanted - layer.accumulate(*inputs)).mean((0, 2, 3))
-        original(layer, "bias").add_(lacking * 2.0**-layer.channel_exponents)
+        layer.original("bias").data.add_(lacking * 2.0**-layer.channel_exponents)
 
     def _best(self, problem: Problem, grid: TermGrid, slope: float, layer: ConvLayer) -> tuple[Choice, int]:
         """The cheapest choice among some units, powers of two, and its unit's exponent."""
@@ -206,7 +206,7 @@ def _install(layer: ConvLayer, numbers: Tensor, grid: TermGrid, exponent: int) -
     quantizer.values = numbers.unique()
     quantizer.span, quantizer.k_top = grid.span, -exponent - grid.span + 1
     layer.use(quantizer)
-    master = original(layer, "weight")
+    master = layer.original("weight").data
     master.copy_(numbers.reshape(master.shape) * 2.0**exponent)
 
 

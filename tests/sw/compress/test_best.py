@@ -115,7 +115,7 @@ def test_what_is_out_for_good_stays_out(monkeypatch: pytest.MonkeyPatch, regrow:
         def after_backward(self, network: FakeQuantized, step: int) -> None:
             super().after_backward(network, step)
             layer = network.weighted["fc"]
-            gradient = layer.parametrizations["weight"].original.grad  # type: ignore[index, union-attr]
+            gradient = layer.original("weight").grad
             mask = layer.weight_quantizer.mask
             seen.append((mask.clone(), bool(gradient[~mask].any())))
 

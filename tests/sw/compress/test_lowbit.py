@@ -59,7 +59,7 @@ def test_the_probability_is_the_residue_s_tanh(keep: float) -> None:
     recipe = LowBit(bits=3, gain=2.0)
     network = FakeQuantized(captured(small_network(), recipe), recipe)
     layer = network.weighted["fc1"]
-    weight = layer.parametrizations["weight"].original  # type: ignore[index, union-attr]
+    weight = layer.original("weight")
     unit = layer.weight_quantizer.unit
     weight.data.zero_()
     optimizer = NeighbourSteps(network, 0.2 * unit, gain=2.0, keep=keep, generator=torch.Generator().manual_seed(SEED))
@@ -83,7 +83,7 @@ def test_the_ends_hold() -> None:
     recipe = LowBit(bits=2, gain=1e6)
     network = FakeQuantized(captured(small_network(), recipe), recipe)
     layer = network.weighted["fc2"]
-    weight = layer.parametrizations["weight"].original  # type: ignore[index, union-attr]
+    weight = layer.original("weight")
     optimizer = NeighbourSteps(network, 0.1, gain=1e6, keep=0.9, generator=torch.Generator().manual_seed(SEED))
     for _ in range(5):
         weight.grad = -torch.ones_like(weight)
