@@ -5,7 +5,7 @@ from torch import Tensor
 
 from .fakequant import FakeQuantized
 from .training import Method
-from .weights import TermGrid, WeightQuantizer
+from .weights import NearestValue, TermGrid
 
 __all__ = ["DiscreteSteps", "DiscreteWeights", "NeighbourSteps"]
 
@@ -14,7 +14,7 @@ SQUARE_KEEP = 0.999
 EPSILON = 1e-8
 
 
-class DiscreteWeights(WeightQuantizer):
+class DiscreteWeights(NearestValue):
     """Weights whose parameter has their values itself: what is trained is what the forward pass sees.
 
     Parameters
@@ -23,27 +23,15 @@ class DiscreteWeights(WeightQuantizer):
         The values are ``2**bits - 1`` evenly spaced ones, 0 among them, that have at most so many terms.
     terms : int
         Powers of two in a value, at most.
-
-    Attributes
-    ----------
-    values : float tensor
-        Integers, rising, in :attr:`unit`.
     """
-
-    values: Tensor
 
     def __init__(self, bits: int, terms: int) -> None:
         super().__init__()
         most = (1 << bits - 1) - 1
         self.span = max(1, bits if bits > 2 else 1)
         self.grid = TermGrid(terms, self.span)
-        self.register_buffer("values", self.grid.numbers[self.grid.numbers.abs() <= most])
+        self.values = self.grid.numbers[self.grid.numbers.abs() <= most]
         self._started = False
-
-    def _rank(self, weight: Tensor) -> Tensor:
-        """The place of each weight's nearest value among the values."""
-        boundaries = (self.values[1:] + self.values[:-1]) / 2
-        return torch.bucketize((weight / self.unit).contiguous(), boundaries.to(weight), right=True)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """The nearest values, in the scale with the least squared error, which stays."""
@@ -51,17 +39,14 @@ class DiscreteWeights(WeightQuantizer):
             errors = {}
             top = -int(torch.floor(torch.log2(weight.abs().max())))
             for self.k_top in range(top - 1, top + 5):
-                errors[self.k_top] = float((self._values_of(weight) - weight).square().sum(dtype=torch.float64))
+                errors[self.k_top] = float((self.quantize(weight) - weight).square().sum(dtype=torch.float64))
             self.k_top = min(errors, key=errors.__getitem__)
         self._started = True
-        return self._values_of(weight)
-
-    def _values_of(self, weight: Tensor) -> Tensor:
-        return self.values.to(weight)[self._rank(weight)] * self.unit
+        return self.quantize(weight)
 
     def neighbours(self, weight: Tensor, direction: Tensor) -> Tensor:
         """The next value of each weight upwards or downwards, or the weight itself at the ends."""
-        rank = (self._rank(weight) + direction.sign().long()).clamp(0, len(self.values) - 1)
+        rank = (self.ranks(weight) + direction.sign().long()).clamp(0, len(self.values) - 1)
         return self.values.to(weight)[rank] * self.unit
 
     def forward(self, weight: Tensor) -> Tensor:

@@ -125,7 +125,7 @@ class Problem:
         """Sweep some rounds, each with the codeword lengths of the one before, the first with those of given counts."""
         numbers = grid.numbers
         if counts is None:
-            counts = _counts(torch.bucketize(self.weight / unit, (numbers[1:] + numbers[:-1]) / 2), numbers)
+            counts = _counts(grid.ranks(self.weight / unit), numbers)
         for _ in range(rounds):
             ranks, error = self._sweep(unit, numbers, rate.bits(counts) * slope)
             counts = _counts(ranks, numbers)

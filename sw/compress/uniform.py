@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .fakequant import FakeQuantized
 from .training import Method
-from .weights import NearestValue, TermGrid
+from .weights import NearestValue, TermGrid, midpoints, ranks
 
 __all__ = ["FindBoundaries", "Uniform"]
 
@@ -59,8 +59,8 @@ class Uniform(NearestValue):
             k_top = self.k_top if self.settled else k_top
             values = self._levels(boundary, k_top)
             unit = 2.0 ** -(k_top + self.span - 1)
-            rank = torch.bucketize(weight / unit, (values[1:] + values[:-1]) / 2, right=True)
-            error = float((values[rank] * unit - weight).square().sum())
+            nearest = values[ranks(weight / unit, midpoints(values))]
+            error = float((nearest * unit - weight).square().sum())
             if best is None or error < best[0]:
                 best = (error, boundary, k_top)
         if best is not None:

@@ -14,7 +14,7 @@ from .bqnet import LevelSet
 from .quantizers import straight_through
 
 __all__ = ["FreeWeights", "NearestValue", "PartlyFrozen", "PowerOfTwo", "SharedWeights", "TermGrid", "WeightQuantizer",
-           "digit_planes"]
+           "digit_planes", "midpoints", "ranks"]
 
 FREE_SPAN = 16
 """Bits that weights are told to have as long as they are not quantized: their rounding is not seen."""
@@ -28,6 +28,16 @@ def digit_planes(numbers: Tensor) -> Iterator[tuple[int, Tensor]]:
         if bool(digits.any()):
             yield place, digits
         numbers, place = (numbers - digits) // 2, place + 1
+
+
+def midpoints(values: Tensor) -> Tensor:
+    """Half-way between neighbours among rising values: where the nearest one changes."""
+    return (values[1:] + values[:-1]) / 2
+
+
+def ranks(x: Tensor, boundaries: Tensor) -> Tensor:
+    """The place of each number among values with these rising boundaries; on one, that of the greater value."""
+    return torch.bucketize(x.contiguous(), boundaries.to(x), right=True)
 
 
 class TermGrid:
@@ -51,11 +61,15 @@ class TermGrid:
         found = [number for number in range(2 << span)
                  if len(digits := signed_digits(number)) <= terms and all(digit.shift < span for digit in digits)]
         self.numbers = torch.tensor([-number for number in reversed(found) if number] + found, dtype=torch.float32)
-        self._boundaries = (self.numbers[1:] + self.numbers[:-1]) / 2
+        self._boundaries = midpoints(self.numbers)
+
+    def ranks(self, x: Tensor) -> Tensor:
+        """The place of the nearest integer of the grid."""
+        return ranks(x, self._boundaries)
 
     def nearest(self, x: Tensor) -> Tensor:
         """The nearest integer of the grid."""
-        return self.numbers.to(x)[torch.bucketize(x.contiguous(), self._boundaries.to(x), right=True)]
+        return self.numbers.to(x)[self.ranks(x)]
 
     def scale(self, values: Tensor, weights: Tensor | None = None, *, most: int = 3) -> int:
         """The k with the least squared error when values become the grid's times ``2**-(k + span - 1)``.
@@ -154,11 +168,18 @@ class NearestValue(WeightQuantizer):
         super().__init__()
         self.register_buffer("values", torch.zeros(1))
 
+    @property
+    def boundaries(self) -> Tensor:
+        """Where one value ends and the next begins, in :attr:`unit`."""
+        return midpoints(self.values)
+
+    def ranks(self, weight: Tensor) -> Tensor:
+        """The place of each weight's value among the values."""
+        return ranks(weight / self.unit, self.boundaries)
+
     def quantize(self, weight: Tensor) -> Tensor:
         """The nearest value of each weight."""
-        boundaries = (self.values[1:] + self.values[:-1]) / 2
-        rank = torch.bucketize((weight / self.unit).contiguous(), boundaries.to(weight), right=True)
-        return self.values.to(weight)[rank] * (self.mask * self.unit)
+        return self.values.to(weight)[self.ranks(weight)] * (self.mask * self.unit)
 
     def forward(self, weight: Tensor) -> Tensor:
         """The nearest values, with gradients straight through."""
@@ -278,7 +299,7 @@ class PowerOfTwo(WeightQuantizer):
         # Magnitudes relative to the largest, rising; between two neighbours the boundary is half-way.
         magnitudes = ([0.0] if level_set.zero else []) + [2.0**-j for j in reversed(range(count))]
         self._magnitudes = torch.tensor(magnitudes)
-        self._boundaries = (self._magnitudes[1:] + self._magnitudes[:-1]) / 2
+        self._boundaries = midpoints(self._magnitudes)
 
     def fit(self, weight: Tensor) -> None:
         """Choose the scale with the least squared error over the weights of the layer that are not taken out."""
@@ -294,8 +315,7 @@ class PowerOfTwo(WeightQuantizer):
     def quantize(self, weight: Tensor) -> Tensor:
         """The nearest value of each weight."""
         scaled = weight.abs() * 2.0**self.k_top
-        rank = torch.bucketize(scaled, self._boundaries.to(scaled), right=True)
-        magnitude = self._magnitudes.to(scaled)[rank] * (self.mask * 2.0**-self.k_top)
+        magnitude = self._magnitudes.to(scaled)[ranks(scaled, self._boundaries)] * (self.mask * 2.0**-self.k_top)
         return torch.where(weight < 0, -magnitude, magnitude)  # without zero as a value, -0.0 is positive
 
     def forward(self, weight: Tensor) -> Tensor:
