@@ -14,15 +14,12 @@ import torch
 from torch import Tensor
 
 from ...hw.arch.errors import ModelError
-from ..terms import signed_digits
-from .weights import TermGrid
+from .weights import ENTRY_BITS, TermGrid
 
 __all__ = ["Choice", "Problem", "Rate"]
 
 BLOCK = 128
 """Columns whose errors reach the later ones together."""
-ENTRY_BITS = 16
-"""Of a term in the dictionary."""
 ATTEMPTS = 8
 """Dampings, each ten times the one before, until the moments have a factor."""
 
@@ -39,7 +36,7 @@ class Rate:
     """
 
     def __init__(self, grid: TermGrid, term_bits: float) -> None:
-        self.terms = torch.tensor([len(signed_digits(int(number))) for number in grid.numbers.tolist()])
+        self.terms = grid.lengths
         self.term_bits = term_bits
 
     def bits(self, counts: Tensor) -> Tensor:

@@ -9,13 +9,16 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from ...hw.arch.bus import BUS_DATA_BITS
 from ..terms import signed_digits
 from .bqnet import LevelSet
 from .quantizers import straight_through
 
-__all__ = ["FreeWeights", "NearestValue", "PartlyFrozen", "PowerOfTwo", "SharedWeights", "TermGrid", "WeightQuantizer",
-           "digit_planes", "midpoints", "ranks"]
+__all__ = ["ENTRY_BITS", "FreeWeights", "NearestValue", "PartlyFrozen", "PowerOfTwo", "SharedWeights", "TermGrid",
+           "WeightQuantizer", "digit_planes", "midpoints", "ranks"]
 
+ENTRY_BITS = BUS_DATA_BITS
+"""Of a value's term in the dictionary: a word of the model memory."""
 FREE_SPAN = 16
 """Bits that weights are told to have as long as they are not quantized: their rounding is not seen."""
 
@@ -54,13 +57,17 @@ class TermGrid:
     ----------
     numbers : float tensor
         The integers, rising, 0 among them.
+    lengths : int64 tensor
+        Powers of two in each of them.
     """
 
     def __init__(self, terms: int, span: int) -> None:
         self.terms, self.span = terms, span
-        found = [number for number in range(2 << span)
-                 if len(digits := signed_digits(number)) <= terms and all(digit.shift < span for digit in digits)]
-        self.numbers = torch.tensor([-number for number in reversed(found) if number] + found, dtype=torch.float32)
+        found = {number: len(digits) for number in range(2 << span)
+                 if len(digits := signed_digits(number)) <= terms and all(digit.shift < span for digit in digits)}
+        negative = [number for number in reversed(found) if number]
+        self.numbers = torch.tensor([-number for number in negative] + list(found), dtype=torch.float32)
+        self.lengths = torch.tensor([found[number] for number in negative] + list(found.values()))
         self._boundaries = midpoints(self.numbers)
 
     def ranks(self, x: Tensor) -> Tensor:
