@@ -1,6 +1,7 @@
 """The one verb: compress."""
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...hw.arch.errors import DataError
@@ -17,7 +18,8 @@ __all__ = ["compress"]
 
 def compress(model: "torch.nn.Module", recipe: Recipe | str, train_data: "Dataset", *,
              input_shape: tuple[int, int, int] | None = None, seed: int = 0,
-             progress: Progress | None = None) -> QuantizedNetwork:
+             progress: Progress | None = None, device: str = "cpu",
+             checkpoint: str | Path | None = None) -> QuantizedNetwork:
     """Compress a trained network.
 
     Parameters
@@ -35,6 +37,12 @@ def compress(model: "torch.nn.Module", recipe: Recipe | str, train_data: "Datase
         number of threads.
     progress : callable, optional
         See :data:`~.recipe.Progress`.
+    device : str
+        Where trainings compute: ``"cpu"``, ``"cuda"``, or ``"auto"``, a GPU if there is one. The integers are made on
+        the CPU.
+    checkpoint : path, optional
+        File that holds the state after each epoch. When it is there, the run goes on from it, with the result that it
+        would have had without the interruption.
 
     Returns
     -------
@@ -44,11 +52,14 @@ def compress(model: "torch.nn.Module", recipe: Recipe | str, train_data: "Datase
     Raises
     ------
     ModelError
-        If the network can't be captured, or the recipe's options don't fit it.
+        If the network can't be captured, the recipe's options don't fit it, or the checkpoint is another run's.
     DataError
         If the images or labels don't fit the network.
+    ToolError
+        If there is no such device.
     """
     from ..frontend.capture import capture
+    from .session import Checkpoint, Session, fingerprint, torch_device
 
     shape = tuple(train_data.images.shape[1:])
     if input_shape is not None and shape != tuple(input_shape):
@@ -57,9 +68,21 @@ def compress(model: "torch.nn.Module", recipe: Recipe | str, train_data: "Datase
     if isinstance(recipe, str):
         recipe = load_recipe(recipe)
     graph = capture(model, (shape[0], shape[1], shape[2]))
-    classes = math.prod(graph.layers[-1].out_shape)
-    if not len(train_data) or int(train_data.labels.max()) >= classes:
-        most = int(train_data.labels.max()) if len(train_data) else None
-        raise DataError(f"data set {train_data.name} has {len(train_data)} images with labels up to {most}, but the "
-                        f"network tells {classes} classes apart; give the data set that it was trained on")
-    return recipe.run(model, graph, train_data, seed=seed, progress=progress)
+    _check_labels(train_data, math.prod(graph.layers[-1].out_shape))
+    where = torch_device(device)
+    file = None if checkpoint is None else Checkpoint(checkpoint, fingerprint(graph, recipe, train_data, seed, where))
+    with Session(where, file).active():
+        return recipe.run(model, graph, train_data, seed=seed, progress=progress)
+
+
+def _check_labels(data: "Dataset", classes: int) -> None:
+    """Refuse images without labels of the network's classes."""
+    remedy = "give the data set that the network was trained on"
+    if len(data.images) != len(data.labels):
+        raise DataError(f"data set {data.name} has {len(data.images)} images but {len(data.labels)} labels; {remedy}")
+    if not len(data):
+        raise DataError(f"data set {data.name} has 0 images; {remedy}")
+    least, most = int(data.labels.min()), int(data.labels.max())
+    if least < 0 or most >= classes:
+        raise DataError(f"data set {data.name} has labels from {least} to {most}, but the network tells {classes} "
+                        f"classes apart; {remedy}")

@@ -14,6 +14,7 @@ from .calibrate import calibrate
 from .fakequant import FakeQuantized
 from .options import QuantizedRecipe
 from .recipe import Progress
+from .session import current
 
 if TYPE_CHECKING:
     from ..data import Dataset
@@ -96,7 +97,7 @@ def fine_tune(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recip
     """Calibrate a quantized network and train it with Adam; it is changed in place.
 
     Weight and activation scales are chosen anew at each epoch of the first half, then stay. With ``epochs = 0`` it is
-    only calibrated.
+    only calibrated. Where it computes, and whether it goes on from a checkpoint, the :mod:`~.session` says.
 
     Parameters
     ----------
@@ -120,11 +121,25 @@ def fine_tune(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recip
     ModelError
         If the loss is no number any more.
     """
+    device = current().device
+    network.to(device)
+    teacher.to(device)
+    try:
+        _train(network, teacher, data, recipe, method, seed, progress)
+    finally:
+        network.to("cpu")
+        teacher.to("cpu")
+
+
+def _train(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recipe: QuantizedRecipe, method: Method,
+           seed: int, progress: Progress | None) -> None:
     from ..train import shift_randomly
 
+    session = current()
     generator = torch.Generator().manual_seed(seed)
     images, labels = torch.tensor(data.images), torch.tensor(data.labels)
     sample = images[torch.randperm(len(images), generator=generator)[:recipe.calibration_images]].float() / PIXEL_SCALE
+    sample = sample.to(session.device)
     epochs = recipe.epochs_for(len(images))
     steps = -(-len(labels) // recipe.batch)
     settled, step = int(REFINE * epochs), 0
@@ -135,12 +150,16 @@ def fine_tune(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recip
     optimizer = method.optimizer(network, recipe.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.learning_rate, total_steps=max(epochs * steps, LEAST_SCHEDULE), pct_start=WARM_UP)
+    plan = f"{type(method).__name__} {epochs} {recipe.batch} {recipe.learning_rate}"
+    state = {"network": network, "method": method, "optimizer": optimizer, "schedule": schedule, "generator": generator}
+    done = session.begin(plan, state)
+    step = done * steps
     training, threads = teacher.training, torch.get_num_threads()
     teacher.eval()
     if recipe.batch * _multiplications(network) < SMALL_STEP:
         torch.set_num_threads(1)
     try:
-        for epoch in range(1, epochs + 1):
+        for epoch in range(done + 1, epochs + 1):
             if 1 < epoch <= 1 + settled:
                 method.before_scales(network, step)
                 _refine(network, sample, recipe)
@@ -152,7 +171,7 @@ def fine_tune(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recip
                     x = shift_randomly(x, recipe.shift, generator)
                 if recipe.flip:
                     x = torch.where(torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5, x.flip(3), x)
-                loss = _loss(network, teacher, x, labels[index], recipe)
+                loss = _loss(network, teacher, x.to(session.device), labels[index].to(session.device), recipe)
                 total += loss.item() * len(index)
                 if (extra := method.loss(network)) is not None:
                     loss = loss + extra
@@ -166,6 +185,7 @@ def fine_tune(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recip
             if not total < float("inf"):
                 raise ModelError(f"recipe {recipe.name}: the training diverged in epoch {epoch}; lower learning_rate "
                                  f"(now {recipe.learning_rate})")
+            session.save(plan, epoch, state)
             if progress is not None:
                 progress(epoch, epochs, total / len(labels))
     finally:

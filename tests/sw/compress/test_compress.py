@@ -96,9 +96,9 @@ def test_images_of_another_shape(module: nn.Module) -> None:
 def test_labels_of_another_network(module: nn.Module) -> None:
     images = np.zeros((4, 1, 8, 8), np.uint8)
     data = Dataset(images, np.array([1, 2, 10, 3]), "other", "train", ("a",))
-    with pytest.raises(DataError, match="data set other has 4 images with labels up to 10, but the network tells"):
+    with pytest.raises(DataError, match="data set other has labels from 1 to 10, but the network tells"):
         compress(module, "bqnet", data)
-    with pytest.raises(DataError, match="has 0 images with labels up to None"):
+    with pytest.raises(DataError, match="has 0 images"):
         compress(module, "bqnet", data.take(0))
 
 
