@@ -38,7 +38,7 @@ from shiftwright.sim.interpreter import read_image, statistics
 from shiftwright.sim.simulate import SimulationResult, simulate
 from shiftwright.sw.compiler.compile import Compilation, compile_detailed
 from shiftwright.sw.compiler.cycles import batch_cycles, batch_runs, predict
-from shiftwright.sw.data import load
+from shiftwright.sw.data import PIXEL_SCALE, load
 from shiftwright.sw.network import QuantizedNetwork
 from shiftwright.sw.tools import require
 
@@ -147,7 +147,7 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     image, batch = compilation.image, case.config.lanes if case.batch else 1
     test = load(network.metadata["dataset"], split="test", data_dir=options.data_dir).take(
         options.images or case.images)
-    inputs = network.quantize_input(test.images / 256.0)
+    inputs = network.quantize_input(test.images / PIXEL_SCALE)
     expected = golden.run(compilation.network, inputs, layers=True)
     found = simulate(image, inputs, expected=expected, seed=options.seed, batch=batch, timeout=3 * 3600)
     full = found.cycles[:len(inputs) // batch]

@@ -42,7 +42,7 @@ from shiftwright.sim.emulator.trials import Outcome, kinds_in_turn, trial
 from shiftwright.sim.emulator.virtual import VirtualBoard
 from shiftwright.sw.compiler.compile import compile_detailed
 from shiftwright.sw.compress import compress
-from shiftwright.sw.data import load
+from shiftwright.sw.data import PIXEL_SCALE, load
 from shiftwright.sw.device.device import Device
 from shiftwright.sw.image import Image
 from shiftwright.sw.network import QuantizedNetwork
@@ -174,7 +174,7 @@ def lenet5(options: argparse.Namespace) -> Result:
     network = narrow_lenet5(options)
     compilation = compile_detailed(network, config)
     test = load("mnist", split="test", data_dir=options.data_dir).take(options.images)
-    inputs = network.quantize_input(test.images / 256.0)
+    inputs = network.quantize_input(test.images / PIXEL_SCALE)
     expected = golden.run(compilation.network, inputs)
     started = time.monotonic()
     right = hits = 0

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal, overload
 import numpy as np
 
 from ..hw.arch.errors import ModelError
+from ..sw.data import PIXEL_SCALE
 from ..sw.network import Concat, Layer, QuantizedNetwork, Residual, TensorSpec, Term
 from ..sw.terms import term_sum
 
@@ -34,7 +35,6 @@ INT64_BITS = 63
 RAW_BITS = 32
 CHUNK_ELEMENTS = 1 << 24
 """Most elements of an unfolded map that are held at once."""
-PIXEL_SCALE = 256.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..hw.arch.errors import DataError, ModelError
 from ..hw.arch.files import write_atomically
-from .data import Dataset, load
+from .data import PIXEL_SCALE, Dataset, load
 from .zoo import NetworkInfo, network_info
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ __all__ = ["Checkpoint", "Progress", "train", "accuracy", "count_parameters", "s
            "load_weights"]
 
 FORMAT = "shiftwright.float"
-PIXEL_SCALE = 256.0
-"""Networks are fed pixels divided by this."""
 SMALL_NETWORK = 50_000
 """Parameters below which a second thread only waits for the first: on a busy machine, many times as long."""
 Progress = Callable[[int, int, float], None]

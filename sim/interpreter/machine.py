@@ -10,6 +10,7 @@ import numpy as np
 from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import ImageError, ModelError
 from ...hw.arch.image import RAW_BYTES, Flag
+from ...sw.data import PIXEL_SCALE
 from .arithmetic import Lanes
 from .banks import Banks, Sites, join_raw, place, split_raw, wrap
 from .file import Placement, Program, read_image
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["Interpretation", "accuracy", "predict", "run", "run_batch"]
 
 AGAIN = "compile the network again"
-PIXEL_SCALE = 256.0
 CHUNK_BYTES = 1 << 24
 """Bound on the activation memories that are held at once."""
 

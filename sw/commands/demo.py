@@ -38,7 +38,7 @@ def command(ctx: click.Context, output: Path, board: str, images: int, simulator
     from .. import train, zoo
     from ..compiler.compile import compile_detailed
     from ..compress.api import compress
-    from ..data import load
+    from ..data import PIXEL_SCALE, load
     from ..tools import require
 
     options = ctx.obj or {}
@@ -74,7 +74,7 @@ def command(ctx: click.Context, output: Path, board: str, images: int, simulator
         generate(config, output)
     with step("simulate", f"5/5 simulate {images} images on {simulator} "
                           f"(the first time builds the model: up to a minute)"):
-        inputs = network.quantize_input(test_data.images[:images] / 256.0)
+        inputs = network.quantize_input(test_data.images[:images] / PIXEL_SCALE)
         expected = golden.run(compilation.network, inputs, layers=True)
         run = simulate(compilation.image, inputs, expected=expected, simulator=simulator, seed=seed)
 

@@ -102,8 +102,8 @@ def _inputs(image: "Image", files: tuple[Path, ...], data: str | None, count: in
     """Names, integers (N, C, H, W), and labels if there are any."""
     import numpy as np
 
-    from ..data import load
-    from ..device.inputs import PIXEL_SCALE, quantize, read_inputs
+    from ..data import PIXEL_SCALE, load
+    from ..device.inputs import quantize, read_inputs
 
     if data is not None:
         dataset = load(data, split="test", data_dir=data_dir)

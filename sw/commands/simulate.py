@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from ...sim.simulate import SimulationResult
     from ..image import Image
 
-PIXEL_SCALE = 256.0
-
 
 @click.command("simulate", short_help="Simulate the RTL against the golden model, bit for bit.")
 @click.argument("image", type=click.Path(path_type=Path), metavar="FILE.swi")
@@ -119,6 +117,8 @@ def _reference(image: "Image", path: Path, network: Path | None,
                pixels: "np.ndarray") -> tuple["np.ndarray", "dict[str, np.ndarray]", str]:
     """Quantized inputs, every layer's expected output, and where it comes from."""
     import numpy as np
+
+    from ..data import PIXEL_SCALE
 
     if network is None:
         from ...sim import interpreter

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import CapacityError, ModelError
+from ..data import PIXEL_SCALE
 from .calibrate import calibrate, choose_exponent
 from .fakequant import ConvLayer, FakeQuantized, PoolLayer
 from .lower import lower
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PostTraining"]
 
-PIXEL_SCALE = 256.0
 UNITS = (-1, 0, 1)
 """Places by which units are tried that differ from the one that theory tells."""
 FIRST_SWEEPS = 2

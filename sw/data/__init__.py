@@ -1,5 +1,5 @@
 """Data sets: one :func:`load` for all of them."""
 
-from .dataset import DATASETS, Dataset, load, locate
+from .dataset import DATASETS, PIXEL_SCALE, Dataset, load, locate
 
-__all__ = ["DATASETS", "Dataset", "load", "locate"]
+__all__ = ["DATASETS", "PIXEL_SCALE", "Dataset", "load", "locate"]

@@ -10,8 +10,10 @@ import numpy as np
 from ...hw.arch.errors import DataError
 from . import fetch, formats
 
-__all__ = ["DATASETS", "Dataset", "load", "locate"]
+__all__ = ["DATASETS", "PIXEL_SCALE", "Dataset", "load", "locate"]
 
+PIXEL_SCALE = 256.0
+"""Networks are trained and run on pixels divided by this."""
 Split = Literal["train", "test"]
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -23,7 +25,7 @@ class Dataset:
     Parameters
     ----------
     images : uint8 array (N, C, H, W)
-        Pixels; networks are fed ``images / 256``.
+        Pixels; networks are fed ``images / PIXEL_SCALE``.
     labels : int64 array (N,)
         Class of each image, from 0.
     name : str

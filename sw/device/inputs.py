@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...hw.arch.errors import DataError, ToolError
+from ..data import PIXEL_SCALE
 
 if TYPE_CHECKING:
     from ..compiler.placement import TensorPlacement
 
-__all__ = ["PIXEL_SCALE", "quantize", "read_inputs"]
-
-PIXEL_SCALE = 256.0
-"""Networks are trained on pixels divided by this."""
+__all__ = ["quantize", "read_inputs"]
 
 
 def quantize(tensor: "TensorPlacement", values: np.ndarray) -> np.ndarray:

@@ -22,10 +22,9 @@ from shiftwright.hw.ports.header import c_header
 from shiftwright.hw.ports.top import accelerator_with_port
 from shiftwright.sim import golden
 from shiftwright.sim.ports import check_port
-from shiftwright.sw.commands.simulate import PIXEL_SCALE
 from shiftwright.sw.compiler.compile import compile_detailed
 from shiftwright.sw.compiler.layout import locate, pack_activations, unpack_activations
-from shiftwright.sw.data import load
+from shiftwright.sw.data import PIXEL_SCALE, load
 from shiftwright.sw.image import Image
 from shiftwright.sw.network import QuantizedNetwork
 from shiftwright.sw.tools import require, tool_env, using_tools
