@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...hw.arch.errors import ModelError
 from ..network import QuantizedNetwork
-from .recipe import Progress, Recipe, require
+from .recipe import Progress, Recipe, nearest, require
 
 if TYPE_CHECKING:
     import torch
@@ -111,8 +111,8 @@ class QuantizedRecipe(Recipe):
                 raise ModelError(f"{where}: layers.{layer} must be a table, not {options!r}")
             for option in options:
                 if option not in self.of_layers:
-                    raise ModelError(f"{where}: layers.{layer} has no option {option!r}; it has "
-                                     f"{', '.join(self.of_layers) or 'none'}")
+                    raise ModelError(f"{where}: layers.{layer} has no option {option!r}"
+                                     f"{nearest(option, self.of_layers)}; it has {', '.join(self.of_layers) or 'none'}")
             self.check(f"{where}: layers.{layer}", options)
 
     def check(self, where: str, options: Mapping[str, Any]) -> None:
@@ -164,14 +164,24 @@ class QuantizedRecipe(Recipe):
         weighted = [layer.name for layer in graph.layers if layer.weight is not None and not layer.affine]
         for path in self.layers:
             if not any(_leads_to(path, name) for name in weighted):
-                raise ModelError(f"recipe {self.name}: layers names {path!r}, which is no layer with weights; the "
-                                 f"network has {', '.join(weighted)}")
+                raise ModelError(f"recipe {self.name}: layers names {path!r}, which is no layer with weights"
+                                 f"{nearest(path, weighted)}; the network has {', '.join(weighted)}")
         for name in weighted:
             self.check(f"recipe {self.name}: layer {name}", self.options_of(name))
         network = FakeQuantized(graph, self)
         self.train(network, model, train_data, seed=seed, progress=progress)
+        _refuse_dead_layers(network, self.name)
         metadata = {"recipe": self.name, "options": self.to_dict(), "seed": seed, "dataset": train_data.name}
         return lower(network, graph, self, metadata)
+
+
+def _refuse_dead_layers(network: "FakeQuantized", recipe: str) -> None:
+    """Refuse a network of which a layer has no weight left, though it had some."""
+    for name, layer in network.weighted.items():
+        before = layer.layer.weight
+        if before is not None and before.any() and not bool(layer.numbers().any()):
+            raise ModelError(f"layer {name}: recipe {recipe} made all {before.size} weights 0; prune less, or give the "
+                             f"layer options of its own")
 
 
 def _leads_to(path: str, layer: str) -> bool:

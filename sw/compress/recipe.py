@@ -1,7 +1,9 @@
 """What a recipe is: a frozen dataclass of options that loads from TOML, and how it is found by name."""
 
 import dataclasses
+import difflib
 import importlib
+import math
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
     from ..data import Dataset
     from ..frontend.graph import Graph
 
-__all__ = ["RECIPE_NAMES", "Progress", "Recipe", "load_recipe", "recipe_class", "register", "require"]
+__all__ = ["RECIPE_NAMES", "Knob", "Progress", "Recipe", "load_recipe", "nearest", "recipe_class", "register",
+           "require"]
 
 Progress = Callable[[int, int, float], None]
 """Called after each epoch with its number from 1, the number of epochs, and the mean training loss."""
@@ -36,6 +39,40 @@ def require(where: str, name: str, value: object, kind: type, low: float | None 
         raise ModelError(f"{where}: {name} must be {words}{limits}, not {value!r}")
 
 
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A clause that names what a mistyped name was probably meant for; empty when nothing is near."""
+    found = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Knob:
+    """The option of a recipe that trades accuracy for size and cycles.
+
+    Parameters
+    ----------
+    option : str
+        Its name.
+    gentle, strong : float
+        Its values at the accurate and at the small end; integers where it is one.
+    law : str
+        Between them it is spread evenly: ``"linear"``, itself; ``"log"``, its logarithm; ``"rest"``, the logarithm of
+        what it leaves of 1.
+    """
+
+    option: str
+    gentle: float
+    strong: float
+    law: str = "linear"
+
+    def at(self, position: float) -> float:
+        """Its value at a position from 0, gentle, to 1, strong."""
+        to, back = {"linear": (float, float), "log": (math.log, math.exp),
+                    "rest": (lambda value: math.log1p(-value), lambda value: -math.expm1(value))}[self.law]
+        value = back(to(self.gentle) + position * (to(self.strong) - to(self.gentle)))
+        return round(value) if isinstance(self.gentle, int) and isinstance(self.strong, int) else float(f"{value:.4g}")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A way to compress, with all its options. A subclass adds fields, checks them, and runs.
@@ -44,9 +81,12 @@ class Recipe:
     ----------
     name : str
         Its name in :data:`RECIPE_NAMES` and on the command line.
+    knob : Knob or None
+        The option that a search for a target turns.
     """
 
     name: ClassVar[str]
+    knob: ClassVar[Knob | None] = None
 
     def run(self, model: "torch.nn.Module", graph: "Graph", train_data: "Dataset", *, seed: int,
             progress: Progress | None) -> QuantizedNetwork:
@@ -69,7 +109,8 @@ class Recipe:
         known = sorted((field.name for field in dataclasses.fields(cls)), key=common.__contains__)
         for name in values:
             if name not in known:
-                raise ModelError(f"{source}: recipe {cls.name} has no option {name!r}; it has {', '.join(known)}")
+                raise ModelError(f"{source}: recipe {cls.name} has no option {name!r}{nearest(name, known)}; it has "
+                                 f"{', '.join(known)}")
         return cls(**values)
 
 
@@ -87,7 +128,7 @@ def register(recipe: type[Recipe]) -> type[Recipe]:
 def recipe_class(name: str, *, source: str = "recipe") -> type[Recipe]:
     """Look a recipe up; an unknown name is a :class:`ModelError`."""
     if name not in RECIPE_NAMES:
-        raise ModelError(f"{source}: unknown recipe {name!r}; known are {', '.join(RECIPE_NAMES)}")
+        raise ModelError(f"{source}: unknown recipe {name!r}{nearest(name, RECIPE_NAMES)}; known are {', '.join(RECIPE_NAMES)}")
     importlib.import_module(f".{name}", __package__)
     return _RECIPES[name]
 
@@ -110,7 +151,7 @@ def load_recipe(name: str | None = None, *, file: str | Path | None = None, sett
         If the file can't be read, the names disagree, or an option is unknown or out of range.
     """
     values: dict[str, Any] = {}
-    source = "recipe" if file is None else str(file)
+    source = "recipe" if file is None else f"{file}, table recipe"
     if file is not None:
         values = read_toml(file, "recipe", ModelError)
         values = values.get("recipe", values)
@@ -125,7 +166,12 @@ def load_recipe(name: str | None = None, *, file: str | Path | None = None, sett
     recipe = recipe_class(name, source=source)
     for setting in settings:
         _apply(values, setting)
-    return recipe.from_dict(values, source=source)
+    try:
+        return recipe.from_dict(values, source=source)
+    except ModelError as error:
+        if file is None or str(error).startswith(str(file)):
+            raise
+        raise ModelError(f"{file}: {error}") from None
 
 
 def _apply(values: dict[str, Any], setting: str) -> None:
