@@ -151,9 +151,10 @@ def load_recipe(name: str | None = None, *, file: str | Path | None = None, sett
         If the file can't be read, the names disagree, or an option is unknown or out of range.
     """
     values: dict[str, Any] = {}
-    source = "recipe" if file is None else f"{file}, table recipe"
+    source = "recipe" if file is None else str(file)
     if file is not None:
         values = read_toml(file, "recipe", ModelError)
+        source = f"{file}, table recipe" if "recipe" in values else source
         values = values.get("recipe", values)
         if not isinstance(values, dict):
             raise ModelError(f"{file}: 'recipe' must be a table, not {values!r}")

@@ -79,7 +79,7 @@ def test_chosen_epochs(images: int, epochs: int) -> None:
     ({"distill": 1.5}, "distill must be a number from 0 to 1, not 1.5"),
     ({"calibration": "best"}, "calibration must be 'mse' or 'percentile', not 'best'"),
     ({"k_min": 3, "k_max": 4, "levels": 3}, "k from 3 to 4 has no room for 3 levels"),
-    ({"level": 3}, "recipe bqnet has no option 'level'; it has levels, zero"),
+    ({"level": 3}, r"recipe bqnet has no option 'level'; did you mean 'levels'\?; it has levels, zero"),
     ({"layers": {"fc": {"levels": 0}}}, "layers.fc: levels must be an integer"),
     ({"layers": {"fc": {"epochs": 3}}}, "layers.fc has no option 'epochs'"),
     ({"layers": {"fc": 3}}, "layers.fc must be a table, not 3"),
@@ -96,7 +96,9 @@ def test_options_that_are_refused(options: dict[str, object], message: str) -> N
     ('name = "other"', "bqnet", "r.toml: is for recipe 'other', not 'bqnet'"),
     ("levels = 2", None, "the recipe's name is missing"),
     ("recipe = 3", "bqnet", "'recipe' must be a table, not 3"),
-    ("[recipe]\nlevel = 2", "bqnet", "r.toml: recipe bqnet has no option"),
+    ("[recipe]\nlevel = 2", "bqnet", r"r.toml, table recipe: recipe bqnet has no option 'level'; did you mean 'levels'"),
+    ("[layers.fc]\nlevls = 2", "bqnet", r"r.toml: recipe bqnet: layers.fc has no option 'levls'; did you mean 'levels'"),
+    ('name = "bqnett"', None, r"r.toml: unknown recipe 'bqnett'; did you mean 'bqnet'\?; known are"),
     ("name = 3", None, "the recipe's name is missing")])
 def test_files_that_are_refused(tmp_path: Path, text: str, name: str | None, message: str) -> None:
     path = tmp_path / "r.toml"
