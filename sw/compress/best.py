@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...hw.arch.errors import ModelError
 from .options import QuantizedRecipe
-from .recipe import Progress, register, require
+from .recipe import Knob, Progress, register, require
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +49,7 @@ class Best(QuantizedRecipe):
     """
 
     name: ClassVar[str] = "best"
+    knob: ClassVar[Knob | None] = Knob("keep", 1.0, 0.005, "log")
     of_layers: ClassVar[tuple[str, ...]] = ("terms", "span", "bias")
 
     keep: float = 0.1

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...hw.arch.errors import ModelError
 from .options import QuantizedRecipe
-from .recipe import Progress, register, require
+from .recipe import Knob, Progress, register, require
 
 if TYPE_CHECKING:
     import torch
@@ -69,6 +69,7 @@ class BQNet(QuantizedRecipe):
     """
 
     name: ClassVar[str] = "bqnet"
+    knob: ClassVar[Knob | None] = Knob("prune", 0.0, 0.98, "rest")
     of_layers: ClassVar[tuple[str, ...]] = ("levels", "zero", "k_min", "k_max", "prune")
 
     levels: int = 2

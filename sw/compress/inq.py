@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...hw.arch.errors import ModelError
 from .options import QuantizedRecipe, rising_shares
-from .recipe import Progress, register, require
+from .recipe import Knob, Progress, register, require
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +44,7 @@ class INQ(QuantizedRecipe):
     """
 
     name: ClassVar[str] = "inq"
+    knob: ClassVar[Knob | None] = Knob("bits", 5, 2)
     of_layers: ClassVar[tuple[str, ...]] = ("bits",)
 
     bits: int = 5

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .options import QuantizedRecipe
-from .recipe import Progress, register, require
+from .recipe import Knob, Progress, register, require
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +48,7 @@ class LowBit(QuantizedRecipe):
     """
 
     name: ClassVar[str] = "lowbit"
+    knob: ClassVar[Knob | None] = Knob("bits", 8, 2)
     of_layers: ClassVar[tuple[str, ...]] = ("bits", "terms")
 
     act_bits: int = 4

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...hw.arch.errors import ModelError
 from .options import QuantizedRecipe
-from .recipe import Progress, register, require
+from .recipe import Knob, Progress, register, require
 
 if TYPE_CHECKING:
     import torch
@@ -54,6 +54,7 @@ class PTQ(QuantizedRecipe):
     """
 
     name: ClassVar[str] = "ptq"
+    knob: ClassVar[Knob | None] = Knob("slope", 1e-4, 1.0, "log")
     of_layers: ClassVar[tuple[str, ...]] = ("terms", "span", "slope")
 
     slope: float = 0.02

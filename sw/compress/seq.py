@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..network import QuantizedNetwork
 from .options import QuantizedRecipe
-from .recipe import Progress, register, require
+from .recipe import Knob, Progress, register, require
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +45,7 @@ class SEQ(QuantizedRecipe):
     """
 
     name: ClassVar[str] = "seq"
+    knob: ClassVar[Knob | None] = Knob("bits", 8, 2)
     of_layers: ClassVar[tuple[str, ...]] = ("bits", "energy", "terms", "span")
 
     bits: int = 4

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...hw.arch.errors import ModelError
 from .options import QuantizedRecipe, rising_shares
-from .recipe import Progress, register, require
+from .recipe import Knob, Progress, register, require
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +52,7 @@ class SLQ(QuantizedRecipe):
     """
 
     name: ClassVar[str] = "slq"
+    knob: ClassVar[Knob | None] = Knob("clusters", 65, 3, "log")
     of_layers: ClassVar[tuple[str, ...]] = ("clusters", "zero", "terms", "span")
 
     clusters: int = 17
