@@ -80,7 +80,7 @@ class BQNet(QuantizedRecipe):
 
     def check(self, where: str, options: Mapping[str, Any]) -> None:
         """Refuse level sets that the device does not have, or that have no room."""
-        levels = LevelSet(**{name: options.get(name, getattr(self, name)) for name in self.of_layers})
+        levels = LevelSet(**options)
         require(where, "zero", levels.zero, bool)
         require(where, "levels", levels.levels, int, 1, self.max_shift + 1)
         require(where, "k_min", levels.k_min, int, -K_LIMIT, K_LIMIT)

@@ -57,7 +57,7 @@ class INQ(QuantizedRecipe):
 
     def check(self, where: str, options: Mapping[str, Any]) -> None:
         """Refuse bits whose powers of two the device's shifts do not reach."""
-        require(where, "bits", options.get("bits", self.bits), int, 2, 2 + int(math.log2(self.max_shift + 1)))
+        require(where, "bits", options["bits"], int, 2, 2 + int(math.log2(self.max_shift + 1)))
         if self.first not in ("largest", "random"):
             raise ModelError(f"{where}: first must be 'largest' or 'random', not {self.first!r}")
 

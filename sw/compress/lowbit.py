@@ -60,8 +60,8 @@ class LowBit(QuantizedRecipe):
 
     def check(self, where: str, options: Mapping[str, Any]) -> None:
         """Refuse values that the device does not have."""
-        require(where, "bits", options.get("bits", self.bits), int, 2, min(8, self.max_shift + 1))
-        require(where, "terms", options.get("terms", self.terms), int, 1, 8)
+        require(where, "bits", options["bits"], int, 2, min(8, self.max_shift + 1))
+        require(where, "terms", options["terms"], int, 1, 8)
         require(where, "gain", self.gain, float, 0, 1e6)
         require(where, "keep", self.keep, float, 0, 1)
         require(where, "width", self.width, float, 0.1, 8)

@@ -105,7 +105,8 @@ class QuantizedRecipe(Recipe):
             raise ModelError(f"{where}: calibration must be 'mse' or 'percentile', not {self.calibration!r}")
         if not isinstance(self.layers, Mapping):
             raise ModelError(f"{where}: layers must be a table, not {self.layers!r}")
-        self.check(where, {})
+        common = {name: getattr(self, name) for name in self.of_layers}
+        self.check(where, common)
         for layer, options in self.layers.items():
             if not isinstance(options, Mapping):
                 raise ModelError(f"{where}: layers.{layer} must be a table, not {options!r}")
@@ -113,10 +114,10 @@ class QuantizedRecipe(Recipe):
                 if option not in self.of_layers:
                     raise ModelError(f"{where}: layers.{layer} has no option {option!r}"
                                      f"{nearest(option, self.of_layers)}; it has {', '.join(self.of_layers) or 'none'}")
-            self.check(f"{where}: layers.{layer}", options)
+            self.check(f"{where}: layers.{layer}", {**common, **options})
 
     def check(self, where: str, options: Mapping[str, Any]) -> None:
-        """Refuse bad values of the recipe's own options, of which a layer may have `options` of its own."""
+        """Refuse bad values of the recipe's own options; `options` are :attr:`of_layers`, the recipe's or a layer's."""
 
     def quantizer(self, layer: str) -> "WeightQuantizer":
         """What a layer's weights start with, by module path."""

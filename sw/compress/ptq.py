@@ -70,9 +70,9 @@ class PTQ(QuantizedRecipe):
 
     def check(self, where: str, options: Mapping[str, Any]) -> None:
         """Refuse grids that the device does not have, two targets, and training."""
-        require(where, "terms", options.get("terms", self.terms), int, 1, 4)
-        require(where, "span", options.get("span", self.span), int, 1, self.max_shift + 1)
-        require(where, "slope", options.get("slope", self.slope), float, 0, 1e6)
+        require(where, "terms", options["terms"], int, 1, 4)
+        require(where, "span", options["span"], int, 1, self.max_shift + 1)
+        require(where, "slope", options["slope"], float, 0, 1e6)
         for name, kind, low, high in (("term_bits", float, 0, 100), ("sweeps", int, 1, 20), ("damping", float, 0, 10),
                                       ("ordered", bool, None, None), ("correction", float, 0, 1)):
             require(where, name, getattr(self, name), kind, low, high)

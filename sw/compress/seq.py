@@ -55,11 +55,10 @@ class SEQ(QuantizedRecipe):
 
     def check(self, where: str, options: Mapping[str, Any]) -> None:
         """Refuse values that the device does not have."""
-        chosen = {name: options.get(name, getattr(self, name)) for name in self.of_layers}
-        require(where, "bits", chosen["bits"], int, 2, 8)
-        require(where, "energy", chosen["energy"], float, 0, 1)
-        require(where, "terms", chosen["terms"], int, 1, 8)
-        require(where, "span", chosen["span"], int, 1, self.max_shift + 1)
+        require(where, "bits", options["bits"], int, 2, 8)
+        require(where, "energy", options["energy"], float, 0, 1)
+        require(where, "terms", options["terms"], int, 1, 8)
+        require(where, "span", options["span"], int, 1, self.max_shift + 1)
 
     def quantizer(self, layer: str) -> "WeightQuantizer":
         from .uniform import Uniform

@@ -69,11 +69,10 @@ class SLQ(QuantizedRecipe):
 
     def check(self, where: str, options: Mapping[str, Any]) -> None:
         """Refuse values that the device does not have."""
-        chosen = {name: options.get(name, getattr(self, name)) for name in self.of_layers}
-        require(where, "clusters", chosen["clusters"], int, 2, MOST_CLUSTERS)
-        require(where, "zero", chosen["zero"], bool)
-        require(where, "terms", chosen["terms"], int, 1, 8)
-        require(where, "span", chosen["span"], int, 1, self.max_shift + 1)
+        require(where, "clusters", options["clusters"], int, 2, MOST_CLUSTERS)
+        require(where, "zero", options["zero"], bool)
+        require(where, "terms", options["terms"], int, 1, 8)
+        require(where, "span", options["span"], int, 1, self.max_shift + 1)
         require(where, "tune", self.tune, float, 0, 1)
         if self.first not in ("loss", "centroid"):
             raise ModelError(f"{where}: first must be 'loss' or 'centroid', not {self.first!r}")
