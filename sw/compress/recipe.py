@@ -128,7 +128,8 @@ def register(recipe: type[Recipe]) -> type[Recipe]:
 def recipe_class(name: str, *, source: str = "recipe") -> type[Recipe]:
     """Look a recipe up; an unknown name is a :class:`ModelError`."""
     if name not in RECIPE_NAMES:
-        raise ModelError(f"{source}: unknown recipe {name!r}{nearest(name, RECIPE_NAMES)}; known are {', '.join(RECIPE_NAMES)}")
+        raise ModelError(f"{source}: unknown recipe {name!r}{nearest(name, RECIPE_NAMES)}; known are "
+                         f"{', '.join(RECIPE_NAMES)}")
     importlib.import_module(f".{name}", __package__)
     return _RECIPES[name]
 

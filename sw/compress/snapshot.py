@@ -205,7 +205,8 @@ class _Restorer:
 
     def module(self, thing: nn.Module, found: dict[str, dict[str, Node]]) -> nn.Module:
         self.keep(thing)
-        parts: dict[str, dict[str, Any]] = {"parameters": thing._parameters, "buffers": thing._buffers, "modules": thing._modules}
+        parts: dict[str, dict[str, Any]] = {"parameters": thing._parameters, "buffers": thing._buffers,
+                                            "modules": thing._modules}
         for kind, known in parts.items():
             for name, node in found[kind].items():
                 known[name] = self.value(known.get(name), node)
