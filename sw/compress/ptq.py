@@ -54,6 +54,7 @@ class PTQ(QuantizedRecipe):
     """
 
     name: ClassVar[str] = "ptq"
+    trains: ClassVar[bool] = False
     knob: ClassVar[Knob | None] = Knob("slope", 1e-4, 1.0, "log")
     of_layers: ClassVar[tuple[str, ...]] = ("terms", "span", "slope")
 
