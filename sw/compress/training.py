@@ -30,6 +30,10 @@ SMALL_STEP = 100_000_000
 """Multiplications of a training step's forward pass below which a second thread costs more than it saves."""
 REFINE = 0.5
 """Share of the epochs before which scales are chosen anew."""
+convolutions = torch.backends.mkldnn.conv
+"""How exact convolutions of float32 are. With bfloat16 factors, where the processor has them, forward passes of
+quantized layers stay exact: their factors have 8 significant bits and sums are float32. Gradients and the teacher lose
+digits that do not count."""
 PRUNE_STEPS = 50
 """Steps between two choices of the weights to take out."""
 
@@ -154,10 +158,13 @@ def _train(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recipe: 
     state = {"network": network, "method": method, "optimizer": optimizer, "schedule": schedule, "generator": generator}
     done = session.begin(plan, state)
     step = done * steps
-    training, threads = teacher.training, torch.get_num_threads()
+    training, threads, precision = teacher.training, torch.get_num_threads(), convolutions.fp32_precision
     teacher.eval()
-    if recipe.batch * _multiplications(network) < SMALL_STEP:
+    small = recipe.batch * _multiplications(network) < SMALL_STEP
+    if small:
         torch.set_num_threads(1)
+    else:
+        convolutions.fp32_precision = "bf16"
     try:
         for epoch in range(done + 1, epochs + 1):
             if 1 < epoch <= 1 + settled:
@@ -171,6 +178,8 @@ def _train(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recipe: 
                     x = shift_randomly(x, recipe.shift, generator)
                 if recipe.flip:
                     x = torch.where(torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5, x.flip(3), x)
+                if not small:
+                    x = x.contiguous(memory_format=torch.channels_last)
                 loss = _loss(network, teacher, x.to(session.device), labels[index].to(session.device), recipe)
                 total += loss.item() * len(index)
                 if (extra := method.loss(network)) is not None:
@@ -190,6 +199,7 @@ def _train(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recipe: 
                 progress(epoch, epochs, total / len(labels))
     finally:
         torch.set_num_threads(threads)
+        convolutions.fp32_precision = precision
         teacher.train(training)
 
 
@@ -204,8 +214,10 @@ def _loss(network: FakeQuantized, teacher: nn.Module, x: Tensor, labels: Tensor,
         logits = network(x)
     loss = (1 - recipe.distill) * functional.cross_entropy(logits, labels)
     if recipe.distill:
-        with torch.no_grad():
-            target = functional.softmax(teacher(x).flatten(1) / recipe.temperature, dim=1)
+        coarse = convolutions.fp32_precision == "bf16"
+        with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16, enabled=coarse):
+            wanted = teacher(x).flatten(1).float()
+        target = functional.softmax(wanted / recipe.temperature, dim=1)
         # Times the temperature's square, so that its gradients weigh the same whatever the temperature.
         loss = loss + recipe.distill * recipe.temperature**2 * functional.kl_div(
             functional.log_softmax(logits / recipe.temperature, dim=1), target, reduction="batchmean")
