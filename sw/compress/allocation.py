@@ -7,7 +7,7 @@ saved at the limit is the price of a bit, or of a cycle; with it each weight tha
 (:mod:`~.prices`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -55,9 +55,11 @@ class GlobalBudget(Method):
     Parameters
     ----------
     keep : float
-        Share of all weights that stay in the end; of the cycles of all weights, if costs are cycles.
-    cycles : bool
-        The latter.
+        Share of all weights that stay in the end, if there is no target.
+    target : int or None
+        Bits or cycles that the whole image may take in the end.
+    measure : callable
+        Those that the image of the present network takes.
     rate : float
         Multiplies the price of values.
     biases : mapping of str to bool
@@ -66,10 +68,14 @@ class GlobalBudget(Method):
         Weights that are out are trained on meanwhile, and may come back.
     """
 
-    def __init__(self, keep: float, *, cycles: bool, rate: float, biases: Mapping[str, bool], regrow: bool) -> None:
-        self.keep, self.cycles, self.rate, self.biases, self.regrow = keep, cycles, rate, biases, regrow
+    def __init__(self, keep: float, *, rate: float, biases: Mapping[str, bool], regrow: bool,
+                 target: int | None = None, measure: Callable[[FakeQuantized], int] | None = None) -> None:
+        self.keep, self.target, self.measure = keep, target, measure
+        self.rate, self.biases, self.regrow = rate, biases, regrow
         self.last = 0
         self.growing = True
+        self.besides = 0.0
+        """What the image takes besides the costs of weights, as far as known."""
         self.sensitivity: dict[str, Sensitivity] = {}
 
     def begin(self, network: FakeQuantized, steps: int) -> None:
@@ -84,11 +90,14 @@ class GlobalBudget(Method):
             self._choose(network, step)
 
     def before_scales(self, network: FakeQuantized, step: int) -> None:
+        if self.measure is not None:
+            spent = sum(quantizer_of(layer).total_cost for layer in network.weighted.values())
+            self.besides = self.measure(network) - spent
         self._choose(network, step)
 
     def after_backward(self, network: FakeQuantized, step: int) -> None:
         for name, layer in network.weighted.items():
-            gradient = _original(layer, "weight").grad
+            gradient = layer.original("weight").grad
             assert gradient is not None
             if self.growing:
                 self.sensitivity[name].add(gradient)
@@ -109,44 +118,44 @@ class GlobalBudget(Method):
     def _drop_biases(self, network: FakeQuantized) -> None:
         for name, layer in network.weighted.items():
             if not self.biases.get(name, True):
-                _original(layer, "bias").data.zero_()
+                layer.original("bias").data.zero_()
 
     @torch.no_grad()
     def _choose(self, network: FakeQuantized, step: int) -> None:
         """Choose the weights that stay, and the price."""
-        share = 1 - (1 - self.keep) * (1 - (1 - step / self.last) ** 3 if step < self.last else 1.0)
-        if share >= 1:
-            return
+        grown = 1 - (1 - step / self.last) ** 3 if step < self.last else 1.0
         layers = network.weighted
         importance = {name: self.sensitivity[name].of(layer.master_weight) for name, layer in layers.items()}
-        costs = {name: quantizer_of(layer).mean_cost for name, layer in layers.items()}
-        scores = torch.cat([(importance[name] * layer.master_weight.square()).flatten() / costs[name]
-                            for name, layer in layers.items()])
-        budgets = torch.cat([torch.full((layer.master_weight.numel(),), costs[name] if self.cycles else 1.0)
-                             for name, layer in layers.items()])
+        worths = {name: quantizer_of(layer).worth(layer.master_weight) for name, layer in layers.items()}
+        scores = torch.cat([(importance[name] * saved / cost).flatten() for name, (saved, cost) in worths.items()])
+        spent = torch.cat([cost.flatten() for _, cost in worths.values()]).double()
+        if self.target is None:
+            spent = torch.ones_like(spent)
         order = scores.argsort(descending=True, stable=True)
-        spent = budgets[order].double().cumsum(0)
-        kept = int(torch.searchsorted(spent, share * float(spent[-1]) + 1e-6, right=True))
+        spent = spent[order].cumsum(0)
+        total = float(spent[-1])
+        least = self.keep * total if self.target is None else self.target - self.besides
+        kept = int(torch.searchsorted(spent, total - max(total - least, 0.0) * grown + 1e-6, right=True))
         staying = torch.zeros(len(scores), dtype=torch.bool)
         staying[order[:kept]] = True
-        limit = float(scores[order[min(kept, len(order) - 1)]])
+        limit = max(float(scores[order[min(kept, len(order) - 1)]]), 0.0)
         masks = staying.split([layer.master_weight.numel() for layer in layers.values()])
         for (name, layer), mask in zip(layers.items(), masks, strict=True):
             quantizer = quantizer_of(layer)
             quantizer.mask = mask.reshape(layer.master_weight.shape)
             if not bool(mask.any()):
-                raise ModelError(f"layer {name}: keep = {self.keep} would take all of its weights out; raise keep")
+                raise ModelError(f"layer {name}: {self.budget} would take all of its weights out; raise it")
             mean = float(importance[name][quantizer.mask].mean())
             quantizer.price = self.rate * limit / mean if mean > 0 else 0.0
             quantizer.fit(layer.master_weight)
+
+    @property
+    def budget(self) -> str:
+        """As the recipe's options tell it."""
+        return f"keep = {self.keep}" if self.target is None else f"a target of {self.target}"
 
 
 def quantizer_of(layer: ConvLayer) -> PricedValue:
     """The layer's quantizer."""
     assert isinstance(layer.weight_quantizer, PricedValue)
     return layer.weight_quantizer
-
-
-def _original(layer: ConvLayer, name: str) -> Tensor:
-    parameter: Tensor = layer.parametrizations[name].original  # type: ignore[index, union-attr]
-    return parameter

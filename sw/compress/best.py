@@ -25,11 +25,13 @@ class Best(QuantizedRecipe):
 
     Parameters
     ----------
+    target_size : int or None
+        Bytes of the whole image. Which layers' weights stay, and with which values, is found out.
+    target_cycles : int or None
+        Cycles of an inference on the default accelerator, in its place: a weight costs one for each term and block of
+        its output map.
     keep : float
-        Share of the network's weights that stay, above 0 to 1. Which layers they stand in is found out. With
-        ``budget = "cycles"``, the share of the cycles that all weights would take.
-    budget : str
-        What a weight costs: ``"size"``, its bits, or ``"cycles"``, one for each term and block of its output map.
+        Without a target: share of the network's weights that stay, above 0 to 1.
     terms : int
         Most powers of two of a value, 1 to 4.
     span : int
@@ -52,8 +54,9 @@ class Best(QuantizedRecipe):
     knob: ClassVar[Knob | None] = Knob("keep", 1.0, 0.005, "log")
     of_layers: ClassVar[tuple[str, ...]] = ("terms", "span", "bias")
 
+    target_size: int | None = None
+    target_cycles: int | None = None
     keep: float = 0.1
-    budget: str = "size"
     terms: int = 1
     span: int = 3
     rate: float = 0.5
@@ -69,8 +72,11 @@ class Best(QuantizedRecipe):
         require(where, "keep", self.keep, float, 1e-6, 1)
         require(where, "rate", self.rate, float, 0, 100)
         require(where, "regrow", self.regrow, bool)
-        if self.budget not in ("size", "cycles"):
-            raise ModelError(f"{where}: budget must be 'size' or 'cycles', not {self.budget!r}")
+        for name in ("target_size", "target_cycles"):
+            if getattr(self, name) is not None:
+                require(where, name, getattr(self, name), int, 1, 1 << 40)
+        if self.target_size is not None and self.target_cycles is not None:
+            raise ModelError(f"{where}: target_size and target_cycles are two targets; leave one of them out")
 
     def quantizer(self, layer: str) -> "WeightQuantizer":
         from .prices import CodeBits, PricedValue
@@ -84,17 +90,25 @@ class Best(QuantizedRecipe):
               progress: Progress | None) -> None:
         """Take weights out of all layers under the budget, then train on what is left."""
         from .allocation import GlobalBudget, quantizer_of
+        from .measure import compiled
         from .prices import BlockCycles
         from .training import fine_tune
 
         biases = {name: layer.layer.normalized or self.options_of(name)["bias"]
                   for name, layer in network.weighted.items()}
-        if self.budget == "cycles":
+        cycles = self.target_cycles is not None
+        if cycles:
             for layer in network.weighted.values():
                 quantizer = quantizer_of(layer)
                 quantizer.cost = BlockCycles(quantizer.grid, _blocks(layer.layer.out_shape))
-        method = GlobalBudget(self.keep, cycles=self.budget == "cycles", rate=self.rate, biases=biases,
-                              regrow=self.regrow)
+
+        def measure(network: "FakeQuantized") -> int:
+            compilation = compiled(network, self)
+            return compilation.cycles if cycles else 8 * compilation.size
+
+        target = self.target_cycles if cycles else self.target_size and 8 * self.target_size
+        method = GlobalBudget(self.keep, target=target, measure=measure if target else None, rate=self.rate,
+                              biases=biases, regrow=self.regrow)
         fine_tune(network, teacher, data, self, method, seed=seed, progress=progress)
         method.check(network)
 

@@ -18,6 +18,10 @@ RUN_BITS = 1 / math.log(2)
 """Bits of a run of zeros beyond the logarithm of its mean length, when weights stand at random and far apart."""
 ROUNDS = 3
 """Times that values and the lengths of their codewords are found from each other."""
+COARSER = 2
+"""Scales that are tried beyond the one of least squared error, for where bits are dear."""
+CHANGE = 1.05
+"""By how much another scale must be better than the present one."""
 
 
 class CodeBits:
@@ -47,13 +51,6 @@ class CodeBits:
         run = math.log2(max(weights, 1) / max(total, 1.0)) + RUN_BITS * (1 - total / max(weights, 1))
         bits = run - torch.log2((used + 0.5) / (total + 0.5)) + self.entry_bits * self.terms / (used + 1)
         return torch.where(self.terms > 0, bits, 0.0)
-
-    def mean(self, counts: Tensor, weights: int) -> float:
-        """Of a weight that is not 0, but for dictionary entries."""
-        used = torch.where(self.terms > 0, counts, 0)
-        total = int(used.sum())
-        costs = self.of(counts, weights) - self.entry_bits * self.terms / (used + 1)
-        return max(float((used * costs).sum()) / max(total, 1), 1.0)
 
 
 class BlockCycles(CodeBits):
@@ -109,26 +106,58 @@ class PricedValue(NearestValue):
         self._boundaries = (self.values[1:] + self.values[:-1]) / 2
 
     @property
-    def mean_cost(self) -> float:
-        """Of a weight that is not 0, as weights are now."""
-        return self.cost.mean(self._counts, self._weights)
+    def total_cost(self) -> float:
+        """Of all weights that are not 0, as weights are now."""
+        return float((self._counts * self.cost.of(self._counts, self._weights)).sum())
 
     def fit(self, weight: Tensor) -> None:
         """Choose the scale for the weights that stay, and the values that win somewhere, and where."""
         kept = weight[self.mask.expand(weight.shape)]
-        self.k_top = self.grid.scale(kept)
         self._weights = weight.numel()
+        first = self.grid.scale(kept)
+        if not self.price:
+            self._settle(kept, first)
+            return
+        present = self.k_top
+        totals = {k_top: self._settle(kept, k_top) for k_top in range(first - COARSER, first + 2)}
+        best = min(totals, key=totals.__getitem__)
+        # Another scale moves all weights: it must be worth it.
+        if totals.get(present, math.inf) < CHANGE * totals[best]:
+            best = present
+        self._settle(kept, best)
+
+    def _settle(self, kept: Tensor, k_top: int) -> float:
+        """Choose values on a scale; their squared error plus price."""
+        self.k_top = k_top
         wanted = kept / self.unit
         self.values = self.grid.numbers
         self._boundaries = (self.values[1:] + self.values[:-1]) / 2
+        costs = torch.zeros(len(self.grid.numbers), dtype=torch.double)
         for _ in range(ROUNDS if self.price else 1):
-            ranks = torch.bucketize(wanted, self._boundaries, right=True)
-            places = torch.searchsorted(self.grid.numbers, self.values)
-            self._counts = torch.zeros(len(self.grid.numbers), dtype=torch.long)
-            self._counts[places] = torch.bincount(ranks, minlength=len(self.values))
+            self._count(wanted)
             if self.price:
                 costs = self.cost.of(self._counts, self._weights) * (self.price / self.unit**2)
                 self.values, self._boundaries = _winners(self.grid.numbers, costs)
+        value = self._count(wanted)
+        return self.unit**2 * float((wanted - value).square().sum(dtype=torch.double) + (self._counts * costs).sum())
+
+    def _count(self, wanted: Tensor) -> Tensor:
+        """The values of weights in units; counts how often each occurs."""
+        ranks = torch.bucketize(wanted, self._boundaries.to(wanted), right=True)
+        self._counts = torch.zeros(len(self.grid.numbers), dtype=torch.long)
+        self._counts[torch.searchsorted(self.grid.numbers, self.values)] = torch.bincount(ranks,
+                                                                                          minlength=len(self.values))
+        return self.values[ranks]
+
+    def worth(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """The squared error that a weight's best value other than 0 saves, below 0 if it saves none, and its cost."""
+        costs = self.cost.of(self._counts, self._weights)
+        others = self.grid.numbers != 0
+        values, boundaries = _winners(self.grid.numbers[others], costs[others] * (self.price / self.unit**2))
+        wanted = (weight / self.unit).contiguous()
+        value = values.to(weight)[torch.bucketize(wanted, boundaries.to(weight), right=True)]
+        places = torch.searchsorted(self.grid.numbers, value)
+        return value * (2 * wanted - value) * self.unit**2, costs.to(weight)[places]
 
     def quantize(self, weight: Tensor) -> Tensor:
         rank = torch.bucketize((weight / self.unit).contiguous(), self._boundaries.to(weight), right=True)
