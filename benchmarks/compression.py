@@ -62,7 +62,7 @@ CASES = (
     Case("lenet5", "ptq-mnist", 0.99, 39.0),
     Case("resnet20", "ptq", 0.9123, 9.0),
 )
-PRETRAINED = {"resnet20": "resnet20-12fca82f.th"}
+PRETRAINED = {"resnet20": "resnet20-12fca82f.th", "resnet32": "resnet32-d509ac18.th"}
 """Float networks that are not trained here: their checkpoints, in a folder ``pretrained`` beside the data sets."""
 
 
