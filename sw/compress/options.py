@@ -129,6 +129,10 @@ class QuantizedRecipe(Recipe):
         """Calibrate and train a network, in place."""
         raise NotImplementedError
 
+    def report(self, network: "FakeQuantized") -> dict[str, Any]:
+        """What the metadata of a trained network tell besides."""
+        return {}
+
     @property
     def guard(self) -> int:
         """``guard_bits`` as a number: ``max_shift`` when the arithmetic is exact."""
@@ -173,7 +177,8 @@ class QuantizedRecipe(Recipe):
         network = FakeQuantized(graph, self)
         self.train(network, model, train_data, seed=seed, progress=progress)
         _refuse_dead_layers(network, self.name)
-        metadata = {"recipe": self.name, "options": self.to_dict(), "seed": seed, "dataset": train_data.name}
+        metadata = {"recipe": self.name, "options": self.to_dict(), "seed": seed, "dataset": train_data.name,
+                    **self.report(network)}
         return lower(network, graph, self, metadata)
 
 
