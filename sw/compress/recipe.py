@@ -67,8 +67,10 @@ class Knob:
 
     def at(self, position: float) -> float:
         """Its value at a position from 0, gentle, to 1, strong."""
-        to, back = {"linear": (float, float), "log": (math.log, math.exp),
-                    "rest": (lambda value: math.log1p(-value), lambda value: -math.expm1(value))}[self.law]
+        laws: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
+            "linear": (float, float), "log": (math.log, math.exp),
+            "rest": (lambda value: math.log1p(-value), lambda value: -math.expm1(value))}
+        to, back = laws[self.law]
         value = back(to(self.gentle) + position * (to(self.strong) - to(self.gentle)))
         return round(value) if isinstance(self.gentle, int) and isinstance(self.strong, int) else float(f"{value:.4g}")
 
