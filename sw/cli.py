@@ -21,6 +21,8 @@ COMMANDS = {
     "demo": "Train, compress, compile, generate and simulate the embedded default network.",
     "train": "Train a zoo network in float.",
     "compress": "Compress a trained network to power-of-two weights.",
+    "sensitivity": "What each layer bears: few levels, pruning.",
+    "compare": "Run several recipes on one network, and plot them.",
     "compile": "Compile a compressed network to an image.",
     "evaluate": "Accuracy of the integer golden model, size and cycles.",
     "generate": "Write the accelerator's Verilog and manifest.",

@@ -98,7 +98,7 @@ def roomy(recipe: "Recipe", config: "AcceleratorConfig | None" = None) -> "Accel
     if config is not None:
         return config
     arithmetic = {name: getattr(recipe, name) for name in ("guard_bits", "max_shift") if hasattr(recipe, name)}
-    return AcceleratorConfig(**MEMORIES, **arithmetic)
+    return AcceleratorConfig().replace(**MEMORIES, **arithmetic)
 
 
 def image_of(network: "QuantizedNetwork", recipe: "Recipe", config: "AcceleratorConfig | None" = None
