@@ -11,6 +11,7 @@ from amaranth.lib.wiring import In, Out
 from ..hw.arch.bus import BUS_ADDR_BITS, BUS_DATA_BITS
 from ..hw.arch.config import AcceleratorConfig
 from ..hw.generate import accelerator
+from ..hw.wordbus import attach
 
 __all__ = ["AcceleratorOverSerial", "BusOverSerial", "COMMAND_BITS", "PortScan"]
 
@@ -122,10 +123,9 @@ class AcceleratorOverSerial(wiring.Component):
         m.submodules.core = core = accelerator(self.config)
         m.d.comb += [
             link.sclk.eq(self.sclk), link.mosi.eq(self.mosi), link.cs.eq(self.cs), self.miso.eq(link.miso),
-            core.bus_addr.eq(link.bus_addr), core.bus_w_data.eq(link.bus_w_data), core.bus_w_en.eq(link.bus_w_en),
-            core.bus_r_en.eq(link.bus_r_en), link.bus_r_data.eq(core.bus_r_data), link.bus_r_valid.eq(core.bus_r_valid),
-            core.pause.eq(0), self.busy.eq(core.busy),
         ]
+        attach(m, link, core)
+        m.d.comb += [core.pause.eq(0), self.busy.eq(core.busy)]
         return m
 
 

@@ -23,6 +23,7 @@ from .arch.image import (
 )
 from .arch.timing import memory_latency
 from .cells.use import shift_add
+from .compare import above
 from .counters import LayerCounters
 from .fetch import FetchSignature
 from .layer import LayerLayout, StreamShares
@@ -48,14 +49,6 @@ class Section(enum.IntEnum):
     STREAMS = 6
     """Lengths become addresses."""
     RUN = 7
-
-
-def _above(word: Value, most: int) -> Value:
-    """Whether a word exceeds a constant, in gates: a subtraction would take a carry chain."""
-    above: Value = Const(0, 1)
-    for n in range(len(word)):
-        above = above & word[n] if most >> n & 1 else above | word[n]
-    return above if most < 1 << len(word) else Const(0, 1)
 
 
 class Sequencer(wiring.Component):
@@ -193,7 +186,7 @@ class Sequencer(wiring.Component):
                     m.d.sync += total[16:].eq(word)
                     m.d.comb += few[width - 15].eq(1)
                 with m.Case(HEADER.index("tail")):
-                    m.d.comb += wrong.eq(_above(total, config.weight_depth))
+                    m.d.comb += wrong.eq(above(total, config.weight_depth))
                     with m.If(head):
                         m.d.sync += last.eq(word)
                     m.d.comb += jumping.eq(tail)

@@ -11,6 +11,7 @@ from .core import Accelerator
 from .link import Link
 from .link.identity import identity
 from .uart import LEAST_DIVISOR
+from .wordbus import attach
 
 __all__ = ["AcceleratorOverUart", "divisor_of", "first_divisor"]
 
@@ -76,8 +77,7 @@ class AcceleratorOverUart(wiring.Component):
         m.submodules.core = core = Accelerator(self.config)
         m.d.comb += [
             link.rx.eq(self.rx), self.tx.eq(link.tx), link.busy.eq(core.busy), self.busy.eq(core.busy),
-            core.bus_addr.eq(link.bus_addr), core.bus_w_data.eq(link.bus_w_data), core.bus_w_en.eq(link.bus_w_en),
-            core.bus_r_en.eq(link.bus_r_en), link.bus_r_data.eq(core.bus_r_data), link.bus_r_valid.eq(core.bus_r_valid),
-            core.pause.eq(0),
         ]
+        attach(m, link, core)
+        m.d.comb += core.pause.eq(0)
         return m

@@ -8,7 +8,7 @@ import numpy as np
 from cocotb.clock import Clock
 from cocotb.triggers import ReadOnly, RisingEdge
 
-from ..hw.arch.bus import BANK_SHIFT, Control, Region, Register, Status
+from ..hw.arch.bus import BANK_SHIFT, STATUS_AT, STATUS_MASK, Control, Region, Register, Status, StatusBit, bus_address
 
 __all__ = ["BusDriver", "BusMonitor", "address", "bank_address", "start_clock", "status_of"]
 
@@ -18,7 +18,7 @@ READ_LATENCY_LIMIT = 64
 
 def address(region: Region, offset: int) -> int:
     """Bus address of word ``offset`` of a region."""
-    return region << 22 | offset
+    return bus_address(region, offset)
 
 
 def bank_address(bank: int, offset: int) -> int:
@@ -28,7 +28,7 @@ def bank_address(bank: int, offset: int) -> int:
 
 def status_of(word: int) -> tuple[bool, bool, Status]:
     """``(busy, done, status)`` of a STATUS word."""
-    return bool(word & 1), bool(word & 2), Status(word >> 4 & 15)
+    return bool(word & StatusBit.BUSY), bool(word & StatusBit.DONE), Status(word >> STATUS_AT & STATUS_MASK)
 
 
 async def start_clock(dut: Any, *, period_ns: int = 10, reset_cycles: int = 3) -> None:

@@ -10,8 +10,8 @@ from amaranth.lib.wiring import In, Out
 from ..hw.arch.config import AcceleratorConfig
 from ..hw.arch.ports import MAPPED_PORTS
 from ..hw.core import Accelerator
-from ..hw.ports.bridge import WORD_BUS
 from ..hw.ports.top import AcceleratorOverPort, make_port
+from ..hw.wordbus import WORD_BUS
 from ..sw.image import Image
 from ..sw.tools import using_tools
 from .runner import BenchResult, build, run

@@ -22,6 +22,11 @@ class Region(enum.IntEnum):
     """:class:`Register`."""
 
 
+def bus_address(region: Region, offset: int = 0) -> int:
+    """Address of a region's word."""
+    return region << BUS_ADDR_BITS - 2 | offset
+
+
 class Register(enum.IntEnum):
     """Registers. Reading an undefined one gives 0."""
 
@@ -91,8 +96,8 @@ class StatusBit(enum.IntFlag):
     """Held at a layer boundary."""
 
 
-STATUS_AT = 4
-"""Bit of :attr:`Register.STATUS` where :class:`Status` begins."""
+STATUS_AT, STATUS_MASK = 4, 0xF
+"""Bit of :attr:`Register.STATUS` where :class:`Status` begins; its bits, once moved down."""
 
 
 class Status(enum.IntEnum):

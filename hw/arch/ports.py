@@ -7,7 +7,7 @@ half reads 0.
 import dataclasses
 import enum
 
-from .bus import BANK_SHIFT, BUS_ADDR_BITS, Region, Register
+from .bus import BANK_SHIFT, BUS_ADDR_BITS, Region, Register, bus_address
 from .config import AcceleratorConfig
 
 __all__ = ["MAPPED_PORTS", "PORTS", "PORT_ADDR_BITS", "PORT_DATA_BITS", "WORD_SHIFT", "Part", "PortRegister",
@@ -55,7 +55,7 @@ class Part:
 
 def byte_address(region: Region, offset: int) -> int:
     """Byte address of word ``offset`` of a region."""
-    return (region << BUS_ADDR_BITS - 2 | offset) << WORD_SHIFT
+    return bus_address(region, offset) << WORD_SHIFT
 
 
 def address_map(config: AcceleratorConfig, *, mapped: bool) -> list[Part]:

@@ -1,11 +1,12 @@
 """Does what requests ask for, as far as it is not sending: order, writes, speed."""
 
-from amaranth.hdl import Cat, Const, Elaboratable, Module, Signal, Value
+from amaranth.hdl import Cat, Elaboratable, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..arch.bus import BUS_ADDR_BITS, BUS_DATA_BITS, Region
 from ..arch.link import CRC_BYTES, PAYLOAD_MAX, REPLY, RESPONSE, Answer, Op
+from ..compare import above
 from ..uart import LEAST_DIVISOR, divisor_bits, largest_divisor
 from .checksum import STEP_BITS
 from .counter import load_or_count
@@ -20,14 +21,6 @@ READS = (Op.READ_WORDS, Op.READ_BYTES)
 
 def _is(op: Value, *ops: Op) -> Value:
     return Cat(op == each for each in ops).any()
-
-
-def _above(number: Value, most: int) -> Value:
-    """Whether a number exceeds a constant, in gates."""
-    above: Value = Const(0, 1)
-    for n in range(len(number)):
-        above = above & number[n] if most >> n & 1 else above | number[n]
-    return above
 
 
 def _turned(register: Value) -> Value:
@@ -188,7 +181,7 @@ class Executor(wiring.Component):
         return (
             (size.any() ^ write) | (write & (~self.complete | (words & size[0])))
             | ((read | verify) & self.complete) | (read & (half | double))
-            | (baud & (_above(count, most) | ~_above(count, LEAST_DIVISOR - 1)))
+            | (baud & (above(count, most) | ~above(count, LEAST_DIVISOR - 1)))
         )
 
     def _drain(self, m: Module, draining: Value, drained: Value, words: Value) -> None:

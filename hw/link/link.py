@@ -4,7 +4,7 @@ from amaranth.hdl import Elaboratable, Module, Mux, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from ..arch.bus import BUS_ADDR_BITS, BUS_DATA_BITS, Control, Region, Register
+from ..arch.bus import BUS_ADDR_BITS, BUS_DATA_BITS, Control, Region, Register, bus_address
 from ..uart import UartReceiver, UartTransmitter
 from .executor import Executor
 from .receiver import FrameReceiver
@@ -12,7 +12,7 @@ from .sender import FrameSender
 
 __all__ = ["Link"]
 
-CONTROL_AT = Region.REGISTERS << BUS_ADDR_BITS - 2 | Register.CONTROL
+CONTROL_AT = bus_address(Region.REGISTERS, Register.CONTROL)
 
 
 class Link(wiring.Component):

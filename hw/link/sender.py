@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, Value
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..arch.bus import BUS_ADDR_BITS, BUS_DATA_BITS, Region, Register
+from ..arch.bus import BUS_ADDR_BITS, BUS_DATA_BITS, Region, Register, bus_address
 from ..arch.link import CRC_BYTES, ESCAPE, ESCAPED, FLAG, HEADER_BYTES, RESPONSE, Answer, Op
 from .checksum import BEATS, STEP_BITS, Checksum
 from .counter import load_or_count
@@ -96,7 +96,7 @@ class FrameSender(wiring.Component):
         none_left = load_or_count(m, left, ~self.words, self.load, stepping)
         with m.If(self.load):
             m.d.sync += region.eq(self.address[-2:])
-        status_at = Region.REGISTERS << BUS_ADDR_BITS - 2 | Register.STATUS
+        status_at = bus_address(Region.REGISTERS, Register.STATUS)
         m.d.comb += [
             of_status.eq(part == Part.HEADER), self.r_addr.eq(Mux(of_status, status_at, Cat(offset, region))),
             self.r_en.eq(asking & ~self.w_en), stepping.eq(self.r_en & ~of_status),

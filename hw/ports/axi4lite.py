@@ -9,7 +9,8 @@ from amaranth.lib.wiring import In, Out
 from ..arch.bus import BUS_DATA_BITS
 from ..arch.config import AcceleratorConfig
 from ..arch.ports import PORT_ADDR_BITS, PORT_DATA_BITS, WORD_SHIFT
-from .bridge import WORD_BUS, Bridge, forward
+from ..wordbus import WORD_BUS
+from .bridge import Bridge, forward
 
 __all__ = ["Axi4LitePort", "Response"]
 

@@ -13,14 +13,10 @@ from amaranth.utils import exact_log2
 from ..arch.bus import BANK_SHIFT, BUS_ADDR_BITS, BUS_DATA_BITS, Control, Region, Register
 from ..arch.config import AcceleratorConfig
 from ..arch.ports import PortRegister
+from ..wordbus import WORD_BUS
 
-__all__ = ["WORD_BUS", "Bridge", "forward"]
+__all__ = ["Bridge", "forward"]
 
-WORD_BUS = {
-    "bus_addr": Out(BUS_ADDR_BITS), "bus_w_data": Out(BUS_DATA_BITS), "bus_w_en": Out(1), "bus_r_en": Out(1),
-    "bus_r_data": In(BUS_DATA_BITS), "bus_r_valid": In(1), "busy": In(1),
-}
-"""A host's side of the accelerator."""
 REGISTER_BITS = 5
 
 

@@ -10,6 +10,7 @@ from ..arch.bus import (
     IMAGES_AT,
     MAP_VERSION,
     STATUS_AT,
+    STATUS_MASK,
     Control,
     Counter,
     Region,
@@ -46,7 +47,8 @@ def c_header(config: AcceleratorConfig) -> str:
         ("Bits of CONTROL, and where the numbers that a start takes with it begin.", (
             *_members("CONTROL", Control), ("CONTROL_IMAGE_AT", f"{IMAGE_AT}"), ("CONTROL_IMAGES_AT", f"{IMAGES_AT}"))),
         ("Bits of STATUS, and where its code begins.", (
-            *_members("STATUS", StatusBit), ("STATUS_CODE_AT", f"{STATUS_AT}"), ("STATUS_CODE_MASK", "0xf"))),
+            *_members("STATUS", StatusBit), ("STATUS_CODE_AT", f"{STATUS_AT}"),
+            ("STATUS_CODE_MASK", f"{STATUS_MASK:#x}"))),
         ("Codes of STATUS: why a run ended.", tuple(_members("CODE", Status))),
         ("Words at the beginning of the model memory.", tuple(
             (f"HEADER_{name.upper()}", f"{number}") for number, name in enumerate(HEADER))),

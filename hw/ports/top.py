@@ -10,8 +10,8 @@ from ..arch.config import AcceleratorConfig
 from ..arch.errors import ConfigError
 from ..arch.ports import MAPPED_PORTS, PORTS
 from ..core import Accelerator
+from ..wordbus import WORD_BUS, attach
 from .axi4lite import Axi4LitePort
-from .bridge import WORD_BUS
 from .wishbone import WishbonePort
 
 __all__ = ["AcceleratorOverPort", "Port", "accelerator_with_port", "make_port"]
@@ -80,9 +80,8 @@ class AcceleratorOverPort(wiring.Component):
         for name, member in self._outside.items():
             outer, inner = getattr(self, name), getattr(port, name)
             m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)
-        for name, member in WORD_BUS.items():
-            inner, of_core = getattr(port, name), getattr(core, name)
-            m.d.comb += inner.eq(of_core) if member.flow == In else of_core.eq(inner)
+        attach(m, port, core)
+        m.d.comb += port.busy.eq(core.busy)
         return m
 
 

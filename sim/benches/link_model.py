@@ -4,7 +4,7 @@ import dataclasses
 import zlib
 from collections.abc import Iterator, Sequence
 
-from ...hw.arch.bus import BUS_ADDR_BITS, Control, Region, Register
+from ...hw.arch.bus import BUS_ADDR_BITS, Control, Region, Register, bus_address
 from ...hw.arch.link import (
     CRC_BYTES,
     ESCAPE,
@@ -23,7 +23,7 @@ from ...hw.uart import LEAST_DIVISOR
 
 __all__ = ["CONTROL_AT", "STATUS_AT", "BoardModel", "body_of", "fields", "framed", "request", "split"]
 
-CONTROL_AT, STATUS_AT = (Region.REGISTERS << BUS_ADDR_BITS - 2 | each for each in (Register.CONTROL, Register.STATUS))
+CONTROL_AT, STATUS_AT = (bus_address(Region.REGISTERS, each) for each in (Register.CONTROL, Register.STATUS))
 
 
 def request(op: int, seq: int, session: int, address: int = 0, count: int = 0, payload: bytes = b"") -> bytes:

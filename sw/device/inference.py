@@ -4,7 +4,17 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from ...hw.arch.bus import BANK_SHIFT, Control, Region, Register, Status
+from ...hw.arch.bus import (
+    BANK_SHIFT,
+    STATUS_AT,
+    STATUS_MASK,
+    Control,
+    Region,
+    Register,
+    Status,
+    StatusBit,
+    bus_address,
+)
 from ...hw.arch.errors import DeviceError, ShiftwrightError
 from ...hw.arch.link import PAYLOAD_MAX, Op
 from ..compiler.cycles import predict, run_cycles
@@ -17,10 +27,7 @@ from .session import REGISTERS, Session
 
 __all__ = ["InferencePlan", "check_model", "infer"]
 
-ACTIVATIONS = Region.ACTIVATIONS << 22
-BUSY, DONE = 1, 2
-"""Of :attr:`~shiftwright.hw.arch.bus.Register.STATUS`."""
-STATUS_AT, STATUS_MASK = 4, 0xF
+ACTIVATIONS = bus_address(Region.ACTIVATIONS)
 GAP = 24
 """Bytes that nobody uses are sent along when a request of their own would cost more."""
 START = Request(op=Op.WRITE_WORDS, address=REGISTERS | Register.CONTROL, count=1,
@@ -159,7 +166,7 @@ def _run(session: Session, plan: InferencePlan, early: list[Request]) -> list[by
 
 def _check_status(session: Session, response: Response) -> None:
     status = response.status >> STATUS_AT & STATUS_MASK
-    if response.status & BUSY or not response.status & DONE:
+    if response.status & StatusBit.BUSY or not response.status & StatusBit.DONE:
         raise SessionLost("the board did not run the model")
     if status == Status.OK:
         return

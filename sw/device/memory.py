@@ -5,14 +5,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ...hw.arch.bus import Region
+from ...hw.arch.bus import Region, bus_address
 from ...hw.arch.link import PAYLOAD_MAX, Op
 from .channel import Channel
 from .frames import Request
 
 __all__ = ["MODEL", "crc_of", "read_bytes", "read_words", "verify", "write_bytes", "write_words", "writes"]
 
-MODEL = Region.MODEL << 22
+MODEL = bus_address(Region.MODEL)
 WORD_BYTES = 2
 VERIFY_CYCLES = 8
 """Clock cycles that a board takes for a word of a range that it checks."""

@@ -4,7 +4,7 @@ import dataclasses
 import random
 from collections.abc import Callable
 
-from ...hw.arch.bus import Region, Register
+from ...hw.arch.bus import Region, Register, bus_address
 from ...hw.arch.errors import DeviceError, TransportError
 from ...hw.arch.link import FIRST_BAUD, SLOWEST, Answer, Op
 from .channel import Channel
@@ -18,7 +18,7 @@ __all__ = ["REGISTERS", "Notice", "Session"]
 Notice = Callable[[str], None]
 """Told, once each, what a person should know: a slower line, a board that was reset."""
 
-REGISTERS = Region.REGISTERS << 22
+REGISTERS = bus_address(Region.REGISTERS)
 HELLO_SECONDS = (0.5, 1.0, 1.0, 1.0, 2.0, 2.0)
 """How long the attempts to begin a session wait."""
 HELLO_TRIES = 24
