@@ -61,6 +61,9 @@ CASES = (
     Case("lenet300", "ptq-mnist", 0.984, 24.0),
     Case("lenet5", "ptq-mnist", 0.99, 39.0),
     Case("resnet20", "ptq", 0.9123, 9.0),
+    Case("lenet300", "deepcompression-lenet300", 0.9842, 40.0),
+    Case("lenet300", "pq-lenet300", 0.9842, 38.0),
+    Case("lenet300", "som-lenet300", 0.9842, 38.0),
 )
 PRETRAINED = {"resnet20": "resnet20-12fca82f.th", "resnet32": "resnet32-d509ac18.th"}
 """Float networks that are not trained here: their checkpoints, in a folder ``pretrained`` beside the data sets."""
@@ -160,6 +163,7 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
         "dataset": network.metadata["dataset"],
         "test_images": network.metadata["test_images"],
         "parameters": network.parameters,
+        **{name: network.metadata[name] for name in ("published_form",) if name in network.metadata},
         **({"runs": runs} if len(runs) > 1 else {}),
         "figures": figures,
     }

@@ -28,6 +28,7 @@ from shiftwright.hw.arch.config import AcceleratorConfig
 from shiftwright.hw.arch.link import IDENTITY, REQUEST, RESPONSE, Answer, Op
 from shiftwright.hw.arch.ports import address_map
 from shiftwright.sw.cli import COMMANDS, cli
+from shiftwright.sw.compress.clustered import ClusteredRecipe
 from shiftwright.sw.compress.options import QuantizedRecipe
 from shiftwright.sw.compress.recipe import RECIPE_NAMES, recipe_class
 from shiftwright.sw.frontend import operators
@@ -181,6 +182,7 @@ def link_session() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "training": lambda: _parameters(QuantizedRecipe),
+    "clustered": lambda: _parameters(ClusteredRecipe),
     **{f"recipe-{name}": functools.partial(_parameters, recipe_class(name)) for name in RECIPE_NAMES},
     "configuration": lambda: _parameters(AcceleratorConfig),
     "boards": boards,

@@ -52,7 +52,7 @@ def published_size(network: FakeQuantized) -> dict[str, Any]:
     (32 bits) take in all layers together.
 
     Codewords of vectors that are taken out as a whole are not stored. Positions are differences, row after row; where
-    a codeword is a single weight, a filler has a codeword of its own, which is 0.
+    a codeword is a single weight, a filler has a codeword of its own, which is 0. Tables of the codes do not count.
 
     Returns
     -------

@@ -116,7 +116,7 @@ class Recipe:
         return cls(**values)
 
 
-RECIPE_NAMES = ("bqnet", "inq", "slq", "mlq", "seq", "lowbit", "ptq", "best")
+RECIPE_NAMES = ("bqnet", "inq", "slq", "mlq", "seq", "lowbit", "deepcompression", "pq", "som", "ptq", "best")
 """Each is a module of that name."""
 _RECIPES: dict[str, type[Recipe]] = {}
 
