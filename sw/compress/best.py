@@ -66,9 +66,9 @@ class Best(QuantizedRecipe):
 
     def check(self, where: str, options: Mapping[str, Any]) -> None:
         """Refuse values that the device does not have, and budgets of nothing."""
-        require(where, "terms", options.get("terms", self.terms), int, 1, 4)
-        require(where, "span", options.get("span", self.span), int, 1, self.max_shift + 1)
-        require(where, "bias", options.get("bias", self.bias), bool)
+        require(where, "terms", options["terms"], int, 1, 4)
+        require(where, "span", options["span"], int, 1, self.max_shift + 1)
+        require(where, "bias", options["bias"], bool)
         require(where, "keep", self.keep, float, 1e-6, 1)
         require(where, "rate", self.rate, float, 0, 100)
         require(where, "regrow", self.regrow, bool)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .quantizers import straight_through
-from .weights import NearestValue, TermGrid, digit_planes
+from .weights import ENTRY_BITS, NearestValue, TermGrid, midpoints, ranks
 
 __all__ = ["BlockCycles", "CodeBits", "PricedValue"]
 
@@ -38,18 +38,15 @@ class CodeBits:
         Signed powers of two in each value.
     """
 
-    entry_bits = 16
-    """Of a term in the dictionary."""
-
     def __init__(self, grid: TermGrid) -> None:
-        self.terms = _terms(grid.numbers)
+        self.terms = grid.lengths
 
     def of(self, counts: Tensor, weights: int) -> Tensor:
         """Of a weight of each value, from how many of all `weights` have it; 0 for the value 0."""
         used = torch.where(self.terms > 0, counts, 0).double()
         total = float(used.sum())
         run = math.log2(max(weights, 1) / max(total, 1.0)) + RUN_BITS * (1 - total / max(weights, 1))
-        bits = run - torch.log2((used + 0.5) / (total + 0.5)) + self.entry_bits * self.terms / (used + 1)
+        bits = run - torch.log2((used + 0.5) / (total + 0.5)) + ENTRY_BITS * self.terms / (used + 1)
         return torch.where(self.terms > 0, bits, 0.0)
 
 
@@ -64,22 +61,12 @@ class BlockCycles(CodeBits):
         Of the output map.
     """
 
-    entry_bits = 0
-
     def __init__(self, grid: TermGrid, blocks: int) -> None:
         super().__init__(grid)
         self.blocks = blocks
 
     def of(self, counts: Tensor, weights: int) -> Tensor:
         return (self.terms * self.blocks).double()
-
-
-def _terms(numbers: Tensor) -> Tensor:
-    """Signed powers of two in each integer."""
-    count = torch.zeros(len(numbers), dtype=torch.long)
-    for _, digits in digit_planes(numbers.long()):
-        count += digits.abs()
-    return count
 
 
 class PricedValue(NearestValue):
@@ -103,7 +90,11 @@ class PricedValue(NearestValue):
         self.grid, self.cost, self.span = grid, cost, grid.span
         self.price = 0.0
         self.values = grid.numbers
-        self._boundaries = (self.values[1:] + self.values[:-1]) / 2
+        self._boundaries = midpoints(self.values)
+
+    @property
+    def boundaries(self) -> Tensor:
+        return self._boundaries
 
     @property
     def total_cost(self) -> float:
@@ -131,7 +122,7 @@ class PricedValue(NearestValue):
         self.k_top = k_top
         wanted = kept / self.unit
         self.values = self.grid.numbers
-        self._boundaries = (self.values[1:] + self.values[:-1]) / 2
+        self._boundaries = midpoints(self.values)
         costs = torch.zeros(len(self.grid.numbers), dtype=torch.double)
         for _ in range(ROUNDS if self.price else 1):
             self._count(wanted)
@@ -143,25 +134,21 @@ class PricedValue(NearestValue):
 
     def _count(self, wanted: Tensor) -> Tensor:
         """The values of weights in units; counts how often each occurs."""
-        ranks = torch.bucketize(wanted, self._boundaries.to(wanted), right=True)
+        chosen = ranks(wanted, self._boundaries)
         self._counts = torch.zeros(len(self.grid.numbers), dtype=torch.long)
-        self._counts[torch.searchsorted(self.grid.numbers, self.values)] = torch.bincount(ranks,
-                                                                                          minlength=len(self.values))
-        return self.values[ranks]
+        places = torch.searchsorted(self.grid.numbers, self.values)
+        self._counts[places] = torch.bincount(chosen, minlength=len(self.values))
+        return self.values[chosen]
 
     def worth(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """The squared error that a weight's best value other than 0 saves, below 0 if it saves none, and its cost."""
         costs = self.cost.of(self._counts, self._weights)
         others = self.grid.numbers != 0
         values, boundaries = _winners(self.grid.numbers[others], costs[others] * (self.price / self.unit**2))
-        wanted = (weight / self.unit).contiguous()
-        value = values.to(weight)[torch.bucketize(wanted, boundaries.to(weight), right=True)]
+        wanted = weight / self.unit
+        value = values.to(weight)[ranks(wanted, boundaries)]
         places = torch.searchsorted(self.grid.numbers, value)
         return value * (2 * wanted - value) * self.unit**2, costs.to(weight)[places]
-
-    def quantize(self, weight: Tensor) -> Tensor:
-        rank = torch.bucketize((weight / self.unit).contiguous(), self._boundaries.to(weight), right=True)
-        return self.values.to(weight)[rank] * (self.mask * self.unit)
 
     def forward(self, weight: Tensor) -> Tensor:
         """The values; the gradient reaches the weights that are taken out, too, so that it can be measured."""
