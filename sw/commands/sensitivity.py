@@ -48,8 +48,8 @@ def command(ctx: click.Context, source: str, levels: list[int], prune: list[floa
     """Quantize or prune one layer of NETWORK at a time, without training, and tell what that does.
 
     The layer's weights become powers of two of so many magnitudes (or 0), or the smallest share of them becomes 0. All
-    other layers keep 8-bit weights. Each of these networks runs in integer arithmetic on training images; the test
-    split is not used. NETWORK is what 'shiftwright compress' takes.
+    other layers have 171 evenly spaced values. Each of these networks runs in integer arithmetic on training images;
+    the test split is not used. NETWORK is what 'shiftwright compress' takes.
 
     \b
     Printed, the worst first:
