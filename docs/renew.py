@@ -179,7 +179,15 @@ def link_session() -> str:
     return "```text\n" + "\n".join(lines) + "\n```\n"
 
 
+def knobs() -> str:
+    """The option of each recipe that a search for a target turns."""
+    found = [(name, knob) for name in RECIPE_NAMES if (knob := recipe_class(name).knob) is not None]
+    return _table(("recipe", "knob", "gentle", "strong"), [
+        (f"`{name}`", f"`{knob.option}`", f"{knob.gentle:g}", f"{knob.strong:g}") for name, knob in found])
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "knobs": knobs,
     "commands": commands,
     "training": lambda: _parameters(QuantizedRecipe),
     "clustered": lambda: _parameters(ClusteredRecipe),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..cli import emit
+from ..compress.recipe import RECIPE_NAMES
 from ._compress import common_options, hold_out, image_of, inputs, progress_bar
 from ._describe import configuration
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 @click.command("compress", short_help="Compress a trained network to power-of-two weights.")
 @click.argument("source", metavar="NETWORK")
-@click.option("--recipe", "name", metavar="R", help="Recipe: bqnet, inq, slq, mlq, seq, lowbit, "
-              "ptq or best. Default: what --recipe-file says, or bqnet.")
+@click.option("--recipe", "name", metavar="R", help=f"Recipe: {', '.join(RECIPE_NAMES)}. "
+              "Default: what --recipe-file says, or bqnet.")
 @click.option("--recipe-file", type=click.Path(dir_okay=False, path_type=Path),
               help="TOML file of the recipe's options.")
 @click.option("--set", "settings", metavar="OPTION=VALUE", multiple=True,
