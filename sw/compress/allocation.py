@@ -22,6 +22,8 @@ __all__ = ["GlobalBudget", "Sensitivity", "quantizer_of"]
 
 STEPS = 50
 """Steps between two choices of the weights that stay."""
+LAST_CHOICES = 4
+"""Times that the last choice is made, each with what the image of the one before takes."""
 DECAY = 0.99
 """Of the running mean of squared gradients, a step."""
 
@@ -90,10 +92,11 @@ class GlobalBudget(Method):
             self._choose(network, step)
 
     def before_scales(self, network: FakeQuantized, step: int) -> None:
-        if self.measure is not None:
-            spent = sum(quantizer_of(layer).total_cost for layer in network.weighted.values())
-            self.besides = self.measure(network) - spent
-        self._choose(network, step)
+        for _ in range(LAST_CHOICES if step >= self.last and self.measure else 1):
+            if self.measure is not None:
+                spent = sum(quantizer_of(layer).total_cost for layer in network.weighted.values())
+                self.besides = self.measure(network) - spent
+            self._choose(network, step)
 
     def after_backward(self, network: FakeQuantized, step: int) -> None:
         for name, layer in network.weighted.items():

@@ -13,9 +13,13 @@ if TYPE_CHECKING:
 
     from ..data import Dataset
     from .fakequant import FakeQuantized
+    from .training import Method
     from .weights import WeightQuantizer
 
 __all__ = ["Best"]
+
+START = 0.985
+"""Share of a target that values given before training may take: training makes them a little dearer."""
 
 
 @register
@@ -27,6 +31,10 @@ class Best(QuantizedRecipe):
     ----------
     target_size : int or None
         Bytes of the whole image. Which layers' weights stay, and with which values, is found out.
+    start : str
+        ``"float"``: weights are taken out step by step while the network is trained. ``"ptq"``: the recipe ``ptq``
+        gives all weights their values for the target, and training moves those that are not 0: for networks that take
+        long to train, and for rates of a bit a weight and more.
     target_cycles : int or None
         Cycles of an inference on the default accelerator, in its place: a weight costs one for each term and block of
         its output map.
@@ -40,7 +48,7 @@ class Best(QuantizedRecipe):
         How much a value's cost counts beside its squared error; 0 takes the nearest value, 1 is the price at which
         weights are taken out.
     bias : bool
-        Whether layers without batch norm keep their biases.
+        Whether layers without batch norm keep their biases; with ``start = "ptq"`` they do.
     regrow : bool
         Weights that are out are trained on while the share falls, and may come back.
 
@@ -54,6 +62,7 @@ class Best(QuantizedRecipe):
     knob: ClassVar[Knob | None] = Knob("keep", 1.0, 0.005, "log")
     of_layers: ClassVar[tuple[str, ...]] = ("terms", "span", "bias")
 
+    start: str = "float"
     target_size: int | None = None
     target_cycles: int | None = None
     keep: float = 0.1
@@ -77,22 +86,41 @@ class Best(QuantizedRecipe):
                 require(where, name, getattr(self, name), int, 1, 1 << 40)
         if self.target_size is not None and self.target_cycles is not None:
             raise ModelError(f"{where}: target_size and target_cycles are two targets; leave one of them out")
+        if self.start not in ("float", "ptq"):
+            raise ModelError(f"{where}: start must be 'float' or 'ptq', not {self.start!r}")
+        if self.start == "ptq" and self.target_size is None:
+            raise ModelError(f"{where}: start = 'ptq' needs a target_size: it spends one")
 
     def quantizer(self, layer: str) -> "WeightQuantizer":
         from .prices import CodeBits, PricedValue
-        from .weights import TermGrid
+        from .weights import FreeWeights, TermGrid
 
         options = self.options_of(layer)
+        if self.start == "ptq":
+            free = FreeWeights()
+            free.span = options["span"]
+            return free
         grid = TermGrid(options["terms"], options["span"])
         return PricedValue(grid, CodeBits(grid))
 
     def train(self, network: "FakeQuantized", teacher: "torch.nn.Module", data: "Dataset", *, seed: int,
               progress: Progress | None) -> None:
         """Take weights out of all layers under the budget, then train on what is left."""
+        from .allocation import GlobalBudget
+        from .training import fine_tune
+
+        if self.start == "ptq":
+            method = self._assigned(network, data, seed, progress)
+        else:
+            method = self._budget(network)
+        fine_tune(network, teacher, data, self, method, seed=seed, progress=progress)
+        GlobalBudget.check(network)
+
+    def _budget(self, network: "FakeQuantized") -> "Method":
+        """Weights are taken out under the budget while the network is trained."""
         from .allocation import GlobalBudget, quantizer_of
         from .measure import compiled
         from .prices import BlockCycles
-        from .training import fine_tune
 
         biases = {name: layer.layer.normalized or self.options_of(name)["bias"]
                   for name, layer in network.weighted.items()}
@@ -107,10 +135,25 @@ class Best(QuantizedRecipe):
             return compilation.cycles if cycles else 8 * compilation.size
 
         target = self.target_cycles if cycles else self.target_size and 8 * self.target_size
-        method = GlobalBudget(self.keep, target=target, measure=measure if target else None, rate=self.rate,
-                              biases=biases, regrow=self.regrow)
-        fine_tune(network, teacher, data, self, method, seed=seed, progress=progress)
-        method.check(network)
+        return GlobalBudget(self.keep, target=target, measure=measure if target else None, rate=self.rate,
+                            biases=biases, regrow=self.regrow)
+
+    def _assigned(self, network: "FakeQuantized", data: "Dataset", seed: int, progress: Progress | None) -> "Method":
+        """All weights get their values first, for the whole target."""
+        from .posttraining import PostTraining
+        from .ptq import PTQ
+        from .training import Settled
+
+        assert self.target_size is not None
+        shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(QuantizedRecipe)}
+        layers = {name: {option: value for option, value in options.items() if option != "bias"}
+                  for name, options in self.layers.items()}
+        start = PTQ(**{**shared, "layers": layers, "epochs": None}, terms=self.terms, span=self.span,
+                    target_size=round(self.target_size * START))
+        PostTraining(network, start, data, seed=seed, progress=None).run()
+        for layer in network.weighted.values():
+            layer.weight_quantizer.mask = layer.master_weight != 0
+        return Settled()
 
 
 def _blocks(shape: tuple[int, int, int]) -> int:

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import CapacityError, ModelError
 from ..data import PIXEL_SCALE
 from .calibrate import calibrate, choose_exponent
 from .fakequant import ConvLayer, FakeQuantized, PoolLayer
-from .lower import lower
+from .measure import compiled
 from .moments import Reference, curvature, input_moments, restored
 from .ptq import PTQ
 from .recipe import Progress
@@ -32,6 +31,8 @@ COARSER = 16
 MOST_PASSES = 8
 NEAR = 0.01
 """A target is met by what is smaller by at most this share."""
+FARTHER = 1.5
+"""By how much steps grow that stay on one side of a target."""
 STEP = 3.0
 """Most by which the logarithm of the slopes changes from a pass to the next, as long as one side is not known."""
 
@@ -77,7 +78,7 @@ class PostTraining:
         small: tuple[float, float] | None = None  # logarithms of factor and size
         large: tuple[float, float] | None = None
         tried, position, goal = math.nan, 0.0, math.log(target * (1 - NEAR / 2))
-        for _ in range(MOST_PASSES):
+        for number in range(MOST_PASSES):
             tried = position
             self._pass(math.exp(position))
             size = measure()
@@ -90,9 +91,10 @@ class PostTraining:
             if small and large:
                 share = (large[1] - goal) / max(large[1] - small[1], 1e-9)
                 position = large[0] + (small[0] - large[0]) * min(max(share, 0.1), 0.9)
-            else:  # at rates that are not low, a bit less is four times the error
+            else:  # at rates that are not low, a bit less is four times the error; at low ones it is more
                 bits = 8 * self._size() / self.weights if recipe.target_size else size
-                position += max(-STEP, min(STEP, 2 * math.log(2) * bits * (1 - target / size)))
+                step = 2 * math.log(2) * bits * (1 - math.exp(goal) / size) * FARTHER**number
+                position += max(-STEP, min(STEP, step))
         if small is None:
             raise ModelError(f"recipe {recipe.name}: {recipe.target_text} is not reached: with slopes "
                              f"{math.exp(tried):.3g} times as great it is {size:.6g} still; ask for more")
@@ -101,12 +103,8 @@ class PostTraining:
 
     def _size(self) -> int:
         """Bytes of the image that the present network makes."""
-        from ..compiler.compile import compile_
-
-        config = AcceleratorConfig(weight_depth=1 << 22, act_depth=1 << 16, row_depth=1 << 16, positions=512,
-                                   guard_bits=self.recipe.guard_bits, max_shift=self.recipe.max_shift)
         try:
-            return len(compile_(lower(self.network, self.network.graph, self.recipe, {}), config).to_bytes())
+            return compiled(self.network, self.recipe).size
         except CapacityError as error:
             raise ModelError(f"recipe {self.recipe.name}: target_size can't be measured, as the network fits no "
                              f"accelerator ({error}); give target_bits instead") from None

@@ -19,7 +19,7 @@ from .session import current
 if TYPE_CHECKING:
     from ..data import Dataset
 
-__all__ = ["GradualPruning", "Method", "fine_tune"]
+__all__ = ["GradualPruning", "Method", "Settled", "fine_tune"]
 
 PIXEL_SCALE = 256.0
 WARM_UP = 0.1
@@ -39,7 +39,15 @@ PRUNE_STEPS = 50
 
 
 class Method:
-    """What a recipe does besides, while a network is trained. Here: Adam, and nothing else."""
+    """What a recipe does besides, while a network is trained. Here: Adam, and nothing else.
+
+    Attributes
+    ----------
+    scaled : bool
+        Scales of weights and activations have been chosen before, and stay.
+    """
+
+    scaled = False
 
     def begin(self, network: FakeQuantized, steps: int) -> None:
         """Before the first choice of scales; ``steps`` will follow."""
@@ -63,6 +71,12 @@ class Method:
 
     def after_step(self, network: FakeQuantized, step: int) -> None:
         """When parameters have moved."""
+
+
+class Settled(Method):
+    """For weights that have their scales, and activations, too."""
+
+    scaled = True
 
 
 class GradualPruning(Method):
@@ -148,7 +162,8 @@ def _train(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recipe: 
     steps = -(-len(labels) // recipe.batch)
     settled, step = int(REFINE * epochs), 0
     method.begin(network, settled * steps)
-    _refine(network, sample, recipe)
+    if not method.scaled:
+        _refine(network, sample, recipe)
     if epochs == 0:
         return
     optimizer = method.optimizer(network, recipe.learning_rate)
@@ -169,7 +184,8 @@ def _train(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recipe: 
         for epoch in range(done + 1, epochs + 1):
             if 1 < epoch <= 1 + settled:
                 method.before_scales(network, step)
-                _refine(network, sample, recipe)
+                if not method.scaled:
+                    _refine(network, sample, recipe)
             total = 0.0
             for index in torch.randperm(len(labels), generator=generator).split(recipe.batch):
                 method.before_step(network, step)

@@ -1,13 +1,16 @@
 """Our own recipe: one budget for all layers, prices of values, and what may not happen."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from shiftwright.hw.arch.config import AcceleratorConfig
 from shiftwright.hw.arch.errors import ModelError
 from shiftwright.sim import golden
+from shiftwright.sw.compiler.compile import Compilation, compile_detailed
 from shiftwright.sw.compress import allocation, compress
 from shiftwright.sw.compress.allocation import GlobalBudget, Sensitivity
 from shiftwright.sw.compress.best import Best
@@ -94,13 +97,37 @@ def test_the_share_is_of_the_whole_network() -> None:
     assert stay["conv1"] / 72 > stay["conv2"] / 1152 > stay["fc"] / 2560
 
 
-def test_a_budget_of_cycles_takes_from_convolutions() -> None:
-    size, cycles = (left(Best(keep=0.3, epochs=2, batch=16, budget=budget)) for budget in ("size", "cycles"))
-    assert cycles["fc"] / 2560 > size["fc"] / 2560 and cycles["conv2"] < size["conv2"]
-    # 4 blocks of 4 x 4 outputs for the convolutions.
-    blocks = {"conv1": 4, "conv2": 4, "fc": 1}
-    all_cycles = 4 * (72 + 1152) + 2560
-    assert sum(cycles[name] * blocks[name] for name in blocks) <= 0.3 * all_cycles + 1
+def image(recipe: Best, images: int = 200) -> Compilation:
+    """What a recipe makes of the digits network."""
+    network = compress(digits_network(), recipe, digits(images), seed=SEED)
+    return compile_detailed(network, AcceleratorConfig(guard_bits=recipe.guard_bits))
+
+
+@pytest.mark.parametrize("start", ["float", "ptq"])
+def test_the_image_has_the_target_size(start: str) -> None:
+    for target in (1600, 2400):
+        size = image(Best(start=start, target_size=target, terms=2, span=5, epochs=4, batch=16)).size
+        assert 0.85 * target <= size <= 1.08 * target, f"{start}, {target}, seed {SEED}"
+
+
+def test_a_target_of_cycles_takes_from_convolutions() -> None:
+    """Bytes buy weights of the convolutions, cycles those of the linear layer, which has one block."""
+    size = image(Best(target_size=1600, epochs=4, batch=16))
+    cycles = image(Best(target_cycles=4500, epochs=4, batch=16))
+    assert 0.85 * 4500 <= cycles.cycles <= 1.08 * 4500
+    share = [{layer.name: layer.bytes for layer in made.layers} for made in (size, cycles)]
+    assert share[0]["fc"] / share[0]["conv2"] < share[1]["fc"] / share[1]["conv2"]
+
+
+def test_values_given_before_training_are_what_moves() -> None:
+    recipe = Best(start="ptq", target_size=2000, terms=2, span=5, epochs=2)
+    networks = [values_of(compress(digits_network(), dataclasses.replace(recipe, epochs=epochs), digits(), seed=SEED))
+                for epochs in (0, 2)]
+    moved = [name for name in networks[0] if not np.array_equal(networks[0][name], networks[1][name])]
+    assert moved
+    for name, before in networks[0].items():
+        if before.ndim == 4:
+            assert not networks[1][name][before == 0].any(), name
 
 
 @pytest.mark.parametrize("regrow", [False, True])
@@ -119,7 +146,7 @@ def test_what_is_out_for_good_stays_out(monkeypatch: pytest.MonkeyPatch, regrow:
             mask = layer.weight_quantizer.mask
             seen.append((mask.clone(), bool(gradient[~mask].any())))
 
-    spy = Spy(0.2, cycles=False, rate=0.5, biases={}, regrow=regrow)
+    spy = Spy(0.2, rate=0.5, biases={}, regrow=regrow)
     fine_tune(network, digits_network(), digits(200), recipe, spy, seed=SEED, progress=None)
     half = len(seen) // 2
     assert [trained for _, trained in seen[2:]] == [regrow] * (half - 2) + [False] * half, f"seed {SEED}"
@@ -129,7 +156,8 @@ def test_what_is_out_for_good_stays_out(monkeypatch: pytest.MonkeyPatch, regrow:
 
 
 @pytest.mark.parametrize("options", [{"guard_bits": 0}, {"terms": 2, "span": 5, "act_bits": 5},
-                                     {"bias": False, "budget": "cycles"}], ids=str)
+                                     {"bias": False, "target_cycles": 6000},
+                                     {"start": "ptq", "target_size": 2500, "terms": 2, "span": 5}], ids=str)
 def test_training_equals_the_integers(options: dict[str, int]) -> None:
     recipe = Best(keep=0.4, epochs=2, **options)  # type: ignore[arg-type]
     _, network = check_exact(small_network(), recipe, digits(128))
@@ -153,7 +181,10 @@ def test_digits_and_seeds() -> None:
 @pytest.mark.parametrize(("settings", "message"), [
     (["keep=0"], "recipe best: keep must be a number from 1e-06 to 1, not 0"),
     (["keep=1.5"], "recipe best: keep must be a number from 1e-06 to 1, not 1.5"),
-    (["budget='bytes'"], "recipe best: budget must be 'size' or 'cycles', not 'bytes'"),
+    (["start='bytes'"], "recipe best: start must be 'float' or 'ptq', not 'bytes'"),
+    (["start='ptq'"], "recipe best: start = 'ptq' needs a target_size: it spends one"),
+    (["target_size=9", "target_cycles=9"], "recipe best: target_size and target_cycles are two targets; leave one"),
+    (["target_size=0"], "recipe best: target_size must be an integer from 1 to 1099511627776, not 0"),
     (["terms=5"], "recipe best: terms must be an integer from 1 to 4, not 5"),
     (["layers.fc.span=9"], "recipe best: layers.fc: span must be an integer from 1 to 8, not 9"),
     (["layers.fc.bias=1"], "recipe best: layers.fc: bias must be true or false, not 1"),
