@@ -116,7 +116,8 @@ class Recipe:
         return cls(**values)
 
 
-RECIPE_NAMES = ("bqnet", "inq", "slq", "mlq", "seq", "lowbit", "deepcompression", "pq", "som", "ptq", "best")
+RECIPE_NAMES = ("bqnet", "inq", "slq", "mlq", "seq", "lowbit", "deepcompression", "pq", "som", "ecsq", "universal",
+                "soft2hard", "ptq", "best")
 """Each is a module of that name."""
 _RECIPES: dict[str, type[Recipe]] = {}
 
