@@ -1,5 +1,7 @@
 """Weights that are softly assigned to values."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -66,10 +68,11 @@ class SoftAssignment(FreeWeights):
     def forward(self, weight: Tensor) -> Tensor:
         """The soft values."""
         centers = self.centers
-        distances = (weight.reshape(-1, 1) - centers).square()
-        shares = functional.softmax(distances * (-self.hardness / self.distance**2), dim=1)
-        self.histogram = shares.mean(0)
-        return (shares @ centers).reshape(weight.shape)
+        scaled = math.sqrt(self.hardness) / self.distance
+        # Values by weights: rows as long as can be are the quick way round.
+        shares = functional.softmax(-(weight.reshape(1, -1) * scaled - centers[:, None] * scaled).square(), dim=0)
+        self.histogram = shares.mean(1)
+        return (centers @ shares).reshape(weight.shape)
 
 
 class Annealing(Method):
