@@ -97,7 +97,7 @@ class NeighbourSteps(torch.optim.Adam):
             target = quantizer.neighbours(weight, residue)
             gap = (target - weight).abs()
             chance = torch.tanh(self.gain * residue.abs() / gap.clamp_min(quantizer.unit))
-            moves = torch.rand(weight.shape, generator=self.generator) < chance
+            moves = torch.rand(weight.shape, generator=self.generator, device="cpu").to(weight.device) < chance
             weight.copy_(torch.where(moves, target, weight))
             # A weight at the end of its values collects no residue that points outwards.
             residue.masked_fill_(moves | (gap == 0), 0.0)

@@ -1,5 +1,6 @@
 """Quantization-aware training: full-precision master weights behind the quantized forward pass."""
 
+import contextlib
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -143,21 +144,27 @@ def fine_tune(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recip
     network.to(device)
     teacher.to(device)
     try:
-        _train(network, teacher, data, recipe, method, seed, progress)
+        with _making_tensors_on(device, device):
+            _train(network, teacher, data, recipe, method, seed, progress)
     finally:
         network.to("cpu")
         teacher.to("cpu")
 
 
+def _making_tensors_on(place: torch.device, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """New tensors are made in that place; nothing to do when all is on the CPU."""
+    return contextlib.nullcontext() if device.type == "cpu" else place
+
+
 def _train(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recipe: QuantizedRecipe, method: Method,
            seed: int, progress: Progress | None) -> None:
-    from ..train import shift_randomly
-
     session = current()
+    host = torch.device("cpu")  # where images and chances are made, the same ones for every device
     generator = torch.Generator().manual_seed(seed)
-    images, labels = torch.tensor(data.images), torch.tensor(data.labels)
-    sample = images[torch.randperm(len(images), generator=generator)[:recipe.calibration_images]].float() / PIXEL_SCALE
-    sample = sample.to(session.device)
+    with _making_tensors_on(host, session.device):
+        images, labels = torch.tensor(data.images), torch.tensor(data.labels)
+        chosen = torch.randperm(len(images), generator=generator)[:recipe.calibration_images]
+    sample = (images[chosen].float() / PIXEL_SCALE).to(session.device)
     epochs = recipe.epochs_for(len(images))
     steps = -(-len(labels) // recipe.batch)
     settled, step = int(REFINE * epochs), 0
@@ -187,13 +194,12 @@ def _train(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recipe: 
                 if not method.scaled:
                     _refine(network, sample, recipe)
             total = 0.0
-            for index in torch.randperm(len(labels), generator=generator).split(recipe.batch):
+            with _making_tensors_on(host, session.device):
+                order = torch.randperm(len(labels), generator=generator)
+            for index in order.split(recipe.batch):
                 method.before_step(network, step)
-                x = images[index].float() / PIXEL_SCALE
-                if recipe.shift:
-                    x = shift_randomly(x, recipe.shift, generator)
-                if recipe.flip:
-                    x = torch.where(torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5, x.flip(3), x)
+                with _making_tensors_on(host, session.device):
+                    x = _augmented(images[index].float() / PIXEL_SCALE, recipe, generator)
                 if not small:
                     x = x.contiguous(memory_format=torch.channels_last)
                 loss = _loss(network, teacher, x.to(session.device), labels[index].to(session.device), recipe)
@@ -217,6 +223,17 @@ def _train(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recipe: 
         torch.set_num_threads(threads)
         convolutions.fp32_precision = precision
         teacher.train(training)
+
+
+def _augmented(x: Tensor, recipe: QuantizedRecipe, generator: torch.Generator) -> Tensor:
+    """Images shifted and mirrored by chance."""
+    from ..train import shift_randomly
+
+    if recipe.shift:
+        x = shift_randomly(x, recipe.shift, generator)
+    if recipe.flip:
+        x = torch.where(torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5, x.flip(3), x)
+    return x
 
 
 def _multiplications(network: FakeQuantized) -> int:

@@ -123,10 +123,10 @@ def trace(model: "torch.nn.Module", input_shape: tuple[int, int, int]) -> Trace:
 
 def check_finite(model: "torch.nn.Module") -> None:
     """Refuse NaN and infinity in parameters and buffers, and parameters without values."""
-    for name, tensor in model.named_parameters():
-        if not tensor.numel():
-            raise ModelError(f"parameter {name} has no values: its shape is {tuple(tensor.shape)}; take its layer out of "
-                             f"the network")
+    for name, parameter in model.named_parameters():
+        if not parameter.numel():
+            raise ModelError(f"parameter {name} has no values: its shape is {tuple(parameter.shape)}; take its layer "
+                             f"out of the network")
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         bad = int((~tensor.detach().isfinite()).sum()) if tensor.is_floating_point() else 0
         if bad:

@@ -1,7 +1,7 @@
 """A run that was interrupted goes on from its checkpoint, to the same bits."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from shiftwright.sw.compress.bqnet import BQNet
 from shiftwright.sw.compress.options import QuantizedRecipe
 from shiftwright.sw.compress.recipe import RECIPE_NAMES, Recipe, load_recipe, recipe_class
 from shiftwright.sw.compress.session import Session, current, torch_device
+from shiftwright.sw.compress.training import _augmented, _making_tensors_on
 from tests.sw.compress.recipes import SEED, digits, digits_network, small_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -194,7 +195,14 @@ def test_a_training_moves_to_its_device_and_back(monkeypatch: pytest.MonkeyPatch
     assert moves == [("FakeQuantized", "cpu"), ("Small", "cpu")] * 2
 
 
-@pytest.fixture(autouse=True)
-def _same_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    yield
+def test_new_tensors_of_a_training_are_on_its_device() -> None:
+    device, host = torch.device("meta"), torch.device("cpu")  # stands for a GPU
+    with _making_tensors_on(device, device):
+        assert torch.zeros(2).device == device
+        with _making_tensors_on(host, device):
+            x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+            moved = _augmented(x, BQNet(shift=2, flip=True), torch.Generator().manual_seed(2))
+    assert x.device == moved.device == host
+    assert torch.equal(moved, _augmented(x, BQNet(shift=2, flip=True), torch.Generator().manual_seed(2)))
+    with _making_tensors_on(host, host):
+        assert torch.zeros(2).device == host
