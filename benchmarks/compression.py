@@ -61,9 +61,14 @@ CASES = (
     Case("lenet300", "ptq-mnist", 0.984, 24.0),
     Case("lenet5", "ptq-mnist", 0.99, 39.0),
     Case("resnet20", "ptq", 0.9123, 9.0),
+    Case("resnet20", "best-resnet20", 0.9073, 20.0),
+    Case("resnet32", "best-resnet32", 0.921, 24.0),
     Case("lenet300", "deepcompression-lenet300", 0.9842, 40.0),
     Case("lenet300", "pq-lenet300", 0.9842, 38.0),
     Case("lenet300", "som-lenet300", 0.9842, 38.0),
+    Case("lenet5", "ecsq-lenet5", 0.9928, 51.0),
+    Case("lenet5", "universal-lenet5", 0.99, 125.0),
+    Case("lenet300", "soft2hard-lenet300", 0.984, 19.2),
 )
 PRETRAINED = {"resnet20": "resnet20-12fca82f.th", "resnet32": "resnet32-d509ac18.th"}
 """Float networks that are not trained here: their checkpoints, in a folder ``pretrained`` beside the data sets."""

