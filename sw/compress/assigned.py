@@ -2,10 +2,11 @@
 
 import abc
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ...hw.arch.errors import ModelError
+from ...hw.arch.errors import CapacityError, ModelError
 from .options import QuantizedRecipe
 from .recipe import Knob, Progress, require
 
@@ -119,15 +120,19 @@ class AssignedRecipe(QuantizedRecipe, abc.ABC):
         check_alive(network)
 
     def size_of(self, network: "FakeQuantized", data: "Dataset") -> float:
-        """Bytes of the image, or bits a weight, whichever there is a target for, as the weights now are."""
+        """Bytes of the image, or bits a weight, whichever there is a target for, as the weights now are; infinite where
+        a dictionary can't hold the values."""
         import torch
 
+        from ..data import PIXEL_SCALE
         from .calibrate import calibrate
         from .measure import compiled
         from .rate import network_bits
 
-        calibrate(network, torch.tensor(data.images[:SAMPLES]).float() / 256, self)
-        if self.target_bits is not None:
-            weights = sum(layer.weight.numel() for layer in network.weighted.values())
-            return network_bits(network) / weights
-        return float(len(compiled(network, self).image.to_bytes()))
+        calibrate(network, torch.tensor(data.images[:SAMPLES]).float() / PIXEL_SCALE, self)
+        try:
+            if self.target_bits is not None:
+                return network_bits(network) / sum(layer.weight.numel() for layer in network.weighted.values())
+            return float(len(compiled(network, self).image.to_bytes()))
+        except CapacityError:  # more values than a dictionary holds
+            return math.inf

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...hw.arch.errors import ModelError
 from .rate import ENTRY_BITS, code_lengths
 
-__all__ = ["Assignment", "Points", "entropy_constrained", "kmeans", "uniform"]
+__all__ = ["MOST_BINS", "Assignment", "Points", "entropy_constrained", "kmeans", "uniform"]
 
 ROUNDS = 30
 CHUNK = 1 << 22
@@ -42,6 +42,11 @@ class Points:
     importance: Tensor
     layer: Tensor
     pruned: Tensor
+
+    @property
+    def size(self) -> float:
+        """Root mean square of the weights."""
+        return float(self.weight.square().mean().sqrt())
 
     def means(self, labels: Tensor, centers: Tensor) -> Tensor:
         """Weighted mean of each center's weights; a center without any stays."""

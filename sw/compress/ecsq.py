@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["ECSQ"]
 
 MOST_VALUES = 255
-KNOBS = {"entropy": ("slope", 1e-6, 1.0), "uniform": ("step", 0.01, 4.0)}
+SLOPES, STEPS = (1e-6, 1.0), (1e-3, 4.0)
 
 
 @register
@@ -96,6 +96,7 @@ class ECSQ(AssignedRecipe):
             raise ModelError(f"{where}: importance must be 'samples', 'moments' or 'none', not {self.importance!r}")
 
     def assign(self, network: "FakeQuantized", data: "Dataset", pruning: "PruningWithMoments", *, seed: int) -> None:
+        from .constrained import MOST_BINS
         from .rate import turn_until
         from .sharing import FloatCopy, share
 
@@ -126,8 +127,11 @@ class ECSQ(AssignedRecipe):
             values = turn_until(lambda fewer: size(self.replace(values=round(MOST_VALUES / fewer))), target, 1.0,
                                 MOST_VALUES / 2, where=where, what=what)
             return apply(self.replace(values=round(MOST_VALUES / values)))
-        knob, low, high = KNOBS[self.method]
-        found = turn_until(lambda value: size(self.replace(**{knob: value})), target, low, high, where=where, what=what)
+        knob, (low, high) = ("slope", SLOPES) if self.method == "entropy" else ("step", STEPS)
+        if self.method == "uniform":  # no finer than there are places for bins
+            low = max(low, *(float(group.weight.abs().max()) / (MOST_BINS * group.size) for group in points))
+        found = turn_until(lambda value: size(self.replace(**{knob: value})), target, low, max(low, high), where=where,
+                           what=what)
         return apply(self.replace(**{knob: found}))
 
     def _quantized(self, points: "Points", seed: int) -> "Assignment":
@@ -137,7 +141,7 @@ class ECSQ(AssignedRecipe):
         if self.method == "kmeans":
             return kmeans(points, self.values, seed)
         if self.method == "uniform":
-            return uniform(points, self.step * float(points.weight.square().mean().sqrt()), f"recipe {self.name}")
+            return uniform(points, self.step * points.size, f"recipe {self.name}")
         return entropy_constrained(points, self.values, self.slope)
 
     def _importance(self, network: "FakeQuantized", copy: "FloatCopy", data: "Dataset", pruning: "PruningWithMoments",
@@ -145,6 +149,7 @@ class ECSQ(AssignedRecipe):
         """Of each weight, by layer."""
         import torch
 
+        from ..data import PIXEL_SCALE
         from .importance import diagonal, evened
 
         if self.importance == "none":
@@ -157,7 +162,7 @@ class ECSQ(AssignedRecipe):
             return _related({name: evened(moment.sqrt()) for name, moment in moments.items()}, copy)
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(len(data), generator=generator)[:self.samples].numpy()
-        found = diagonal(network, torch.tensor(data.images[chosen]).float() / 256, generator)
+        found = diagonal(network, torch.tensor(data.images[chosen]).float() / PIXEL_SCALE, generator)
         return _related({name: evened(importance) for name, importance in found.items()}, copy)
 
 
