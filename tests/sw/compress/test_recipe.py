@@ -96,8 +96,8 @@ def test_options_that_are_refused(options: dict[str, object], message: str) -> N
     ('name = "other"', "bqnet", "r.toml: is for recipe 'other', not 'bqnet'"),
     ("levels = 2", None, "the recipe's name is missing"),
     ("recipe = 3", "bqnet", "'recipe' must be a table, not 3"),
-    ("[recipe]\nlevel = 2", "bqnet", r"r.toml, table recipe: recipe bqnet has no option 'level'; did you mean 'levels'"),
-    ("[layers.fc]\nlevls = 2", "bqnet", r"r.toml: recipe bqnet: layers.fc has no option 'levls'; did you mean 'levels'"),
+    ("[recipe]\nlevel = 2", "bqnet", r"r.toml, table recipe: recipe bqnet has no option 'level'; did you mean 'level"),
+    ("[layers.fc]\nlevls = 2", "bqnet", r"r.toml: recipe bqnet: layers.fc has no option 'levls'; did you mean 'level"),
     ('name = "bqnett"', None, r"r.toml: unknown recipe 'bqnett'; did you mean 'bqnet'\?; known are"),
     ("name = 3", None, "the recipe's name is missing")])
 def test_files_that_are_refused(tmp_path: Path, text: str, name: str | None, message: str) -> None:
