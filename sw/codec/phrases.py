@@ -25,6 +25,8 @@ RUNS = (0, 1, 3, 7, 15, 31, 62)
 """Longest zero runs that are tried in front of a weight."""
 DIMENSIONS = (2, 3, 4)
 """Vector lengths that are tried."""
+COUNTED = 1 << 20
+"""Keys below this are counted, not sorted."""
 
 Ops = tuple[MicroOp, ...]
 
@@ -152,6 +154,15 @@ class _Lexicon:
         )
 
 
+def _distinct(keys: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """The different keys, all below a limit, rising, and the place of each key among them."""
+    if limit > COUNTED:
+        found, places = np.unique(keys, return_inverse=True)
+        return found, places
+    occurs = np.bincount(keys, minlength=limit) > 0
+    return np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[keys]
+
+
 def zero_runs(layer: LayerTaps, longest: int) -> Phrases:
     """Each weight with the run of zeros before it, as in JPEG; longer runs begin with skips of ``longest + 1`` taps.
 
@@ -166,8 +177,9 @@ def zero_runs(layer: LayerTaps, longest: int) -> Phrases:
     zeros = np.where(first, column, np.diff(column, prepend=0) - 1)
     skips, run = np.divmod(zeros, longest + 1)
 
-    pairs, pair = np.unique(run * (len(layer.values) + 1) + weight, return_inverse=True)
-    pair_run, pair_weight = np.divmod(pairs, len(layer.values) + 1)
+    radix = len(layer.values) + 1
+    pairs, pair = _distinct(run * radix + weight, (longest + 1) * radix)
+    pair_run, pair_weight = np.divmod(pairs, radix)
     joint = np.flatnonzero(pair_run)
     phrase_of = lexicon.weights[pair_weight]
     phrase_of[joint] = len(lexicon.ops) + np.arange(joint.size)
@@ -205,7 +217,7 @@ def vectors(layer: LayerTaps, dimension: int) -> Phrases:
         keys = keys * radix + padded[:, i::dimension]
     # The vectors after a row's last weight are left out.
     length = np.where(keys.any(axis=1), count - np.argmax(keys[:, ::-1] != 0, axis=1), 0)
-    unique, inverse = np.unique(keys[np.arange(count) < length[:, None]], return_inverse=True)
+    unique, inverse = _distinct(keys[np.arange(count) < length[:, None]], radix**dimension)
     ends = np.cumsum(length + 1) - 1
     tokens = np.full(int(ends[-1]) + 1, EOR, dtype=np.int64)
     inside = np.ones(tokens.size, dtype=bool)
