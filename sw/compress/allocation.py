@@ -16,43 +16,43 @@ from ...hw.arch.errors import ModelError
 from .fakequant import FakeQuantized
 from .modules import ConvLayer
 from .prices import PricedValue
-from .training import Method
+from .training import GrowingShare
 
 __all__ = ["GlobalBudget", "Sensitivity", "quantizer_of"]
 
-STEPS = 50
-"""Steps between two choices of the weights that stay."""
 LAST_CHOICES = 4
 """Times that the last choice is made, each with what the image of the one before takes."""
 DECAY = 0.99
 """Of the running mean of squared gradients, a step."""
+
 
 class Sensitivity:
     """Mean squared gradients of a layer's weights: the product of a mean over rows and one over columns, as in
     Adafactor (Shazeer and Stern, arXiv:1804.04235), which a few steps are enough for."""
 
     def __init__(self) -> None:
-        self.rows = self.columns = torch.zeros(())
+        self.rows, self.columns = torch.zeros(1), torch.zeros(1)
         self.steps = 0
 
     def add(self, gradient: Tensor) -> None:
         """Count a step's gradient."""
         square = gradient.flatten(1).square()
         self.steps += 1
+        if self.steps == 1:
+            self.rows, self.columns = square.mean(1), square.mean(0)
         share = max(1 - DECAY, 1 / self.steps)
-        self.rows = torch.lerp(self.rows.expand(len(square)), square.mean(1), share)
-        self.columns = torch.lerp(self.columns.expand(square.shape[1]), square.mean(0), share)
+        self.rows, self.columns = self.rows.lerp(square.mean(1), share), self.columns.lerp(square.mean(0), share)
 
     def of(self, weight: Tensor) -> Tensor:
         """Of each weight; 1 before the first step."""
         mean = float(self.rows.mean())
         if not mean > 0:
             return torch.ones_like(weight)
-        return (self.rows[:, None] * self.columns / mean).reshape(weight.shape)
+        return (self.rows[:, None] * self.columns / mean).reshape(weight.shape).to(weight)
 
 
-class GlobalBudget(Method):
-    """Takes weights out of all layers together over the first half of the steps, by the cubic law of arXiv:1710.01878.
+class GlobalBudget(GrowingShare):
+    """Takes weights out of all layers together over the first half of the steps.
 
     Parameters
     ----------
@@ -60,6 +60,8 @@ class GlobalBudget(Method):
         Share of all weights that stay in the end, if there is no target.
     target : int or None
         Bits or cycles that the whole image may take in the end.
+    option : str
+        The option that tells one of the two.
     measure : callable
         Those that the image of the present network takes.
     rate : float
@@ -71,32 +73,30 @@ class GlobalBudget(Method):
     """
 
     def __init__(self, keep: float, *, rate: float, biases: Mapping[str, bool], regrow: bool,
-                 target: int | None = None, measure: Callable[[FakeQuantized], int] | None = None) -> None:
-        self.keep, self.target, self.measure = keep, target, measure
+                 option: str = "keep", target: int | None = None,
+                 measure: Callable[[FakeQuantized], int] | None = None) -> None:
+        self.keep, self.option, self.target, self.measure = keep, option, target, measure
         self.rate, self.biases, self.regrow = rate, biases, regrow
-        self.last = 0
         self.growing = True
         self.besides = 0.0
         """What the image takes besides the costs of weights, as far as known."""
         self.sensitivity: dict[str, Sensitivity] = {}
 
     def begin(self, network: FakeQuantized, steps: int) -> None:
-        self.last = steps
         self.sensitivity = {name: Sensitivity() for name in network.weighted}
         self._drop_biases(network)
-        self._choose(network, 0)
+        super().begin(network, steps)
 
     def before_step(self, network: FakeQuantized, step: int) -> None:
         self.growing = step < self.last
-        if step % STEPS == 0 and step < self.last:
-            self._choose(network, step)
+        super().before_step(network, step)
 
     def before_scales(self, network: FakeQuantized, step: int) -> None:
         for _ in range(LAST_CHOICES if step >= self.last and self.measure else 1):
             if self.measure is not None:
                 spent = sum(quantizer_of(layer).total_cost for layer in network.weighted.values())
                 self.besides = self.measure(network) - spent
-            self._choose(network, step)
+            super().before_scales(network, step)
 
     def after_backward(self, network: FakeQuantized, step: int) -> None:
         for name, layer in network.weighted.items():
@@ -124,12 +124,12 @@ class GlobalBudget(Method):
                 layer.original("bias").data.zero_()
 
     @torch.no_grad()
-    def _choose(self, network: FakeQuantized, step: int) -> None:
+    def choose(self, network: FakeQuantized, grown: float) -> None:
         """Choose the weights that stay, and the price."""
-        grown = 1 - (1 - step / self.last) ** 3 if step < self.last else 1.0
         layers = network.weighted
-        importance = {name: self.sensitivity[name].of(layer.master_weight) for name, layer in layers.items()}
-        worths = {name: quantizer_of(layer).worth(layer.master_weight) for name, layer in layers.items()}
+        weights = {name: layer.master_weight.cpu() for name, layer in layers.items()}
+        importance = {name: self.sensitivity[name].of(weight) for name, weight in weights.items()}
+        worths = {name: quantizer_of(layers[name]).worth(weight) for name, weight in weights.items()}
         scores = torch.cat([(importance[name] * saved / cost).flatten() for name, (saved, cost) in worths.items()])
         spent = torch.cat([cost.flatten() for _, cost in worths.values()]).double()
         if self.target is None:
@@ -142,20 +142,16 @@ class GlobalBudget(Method):
         staying = torch.zeros(len(scores), dtype=torch.bool)
         staying[order[:kept]] = True
         limit = max(float(scores[order[min(kept, len(order) - 1)]]), 0.0)
-        masks = staying.split([layer.master_weight.numel() for layer in layers.values()])
+        masks = staying.split([weight.numel() for weight in weights.values()])
         for (name, layer), mask in zip(layers.items(), masks, strict=True):
             quantizer = quantizer_of(layer)
-            quantizer.mask = mask.reshape(layer.master_weight.shape)
+            quantizer.mask = mask.reshape(weights[name].shape)
             if not bool(mask.any()):
-                raise ModelError(f"layer {name}: {self.budget} would take all of its weights out; raise it")
+                raise ModelError(f"layer {name}: {self.option} would take all of its weights out; raise it")
             mean = float(importance[name][quantizer.mask].mean())
             quantizer.price = self.rate * limit / mean if mean > 0 else 0.0
-            quantizer.fit(layer.master_weight)
-
-    @property
-    def budget(self) -> str:
-        """As the recipe's options tell it."""
-        return f"keep = {self.keep}" if self.target is None else f"a target of {self.target}"
+            quantizer.fit(weights[name])
+            quantizer.to(layer.master_weight.device)
 
 
 def quantizer_of(layer: ConvLayer) -> PricedValue:

@@ -33,7 +33,8 @@ class Best(QuantizedRecipe):
         Bytes of the whole image. Which layers' weights stay, and with which values, is found out.
     start : str
         ``"float"``: weights are taken out step by step while the network is trained. ``"ptq"``: the recipe ``ptq``
-        gives all weights their values for the target, and training moves them: for networks that take long to train, and for rates of a bit a weight and more.
+        gives all weights their values for the target, and training moves them: for networks that take long to train,
+        and for rates of a bit a weight and more.
     target_cycles : int or None
         Cycles of an inference on the default accelerator, in its place: a weight costs one for each term and block of
         its output map.
@@ -134,8 +135,10 @@ class Best(QuantizedRecipe):
             return compilation.cycles if cycles else 8 * compilation.size
 
         target = self.target_cycles if cycles else self.target_size and 8 * self.target_size
-        return GlobalBudget(self.keep, target=target, measure=measure if target else None, rate=self.rate,
-                            biases=biases, regrow=self.regrow)
+        option = next((f"{name} = {getattr(self, name)}" for name in ("target_size", "target_cycles")
+                       if getattr(self, name)), f"keep = {self.keep}")
+        return GlobalBudget(self.keep, option=option, target=target, measure=measure if target else None,
+                            rate=self.rate, biases=biases, regrow=self.regrow)
 
     def _assigned(self, network: "FakeQuantized", data: "Dataset", seed: int, progress: Progress | None) -> "Method":
         """All weights get their values first, for the whole target."""

@@ -11,6 +11,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from ...hw.arch.errors import ModelError
+from ..data import PIXEL_SCALE
 from .calibrate import calibrate
 from .fakequant import FakeQuantized
 from .options import QuantizedRecipe
@@ -20,9 +21,8 @@ from .session import current
 if TYPE_CHECKING:
     from ..data import Dataset
 
-__all__ = ["GradualPruning", "Method", "Settled", "fine_tune"]
+__all__ = ["GradualPruning", "GrowingShare", "Method", "Settled", "fine_tune"]
 
-PIXEL_SCALE = 256.0
 WARM_UP = 0.1
 """Share of the steps in which the learning rate rises."""
 LEAST_SCHEDULE = 11
@@ -31,7 +31,7 @@ SMALL_STEP = 100_000_000
 """Multiplications of a training step's forward pass below which a second thread costs more than it saves."""
 REFINE = 0.5
 """Share of the epochs before which scales are chosen anew."""
-convolutions = torch.backends.mkldnn.conv
+convolutions = torch.backends.mkldnn.conv  # type: ignore[attr-defined]
 """How exact convolutions of float32 are. With bfloat16 factors, where the processor has them, forward passes of
 quantized layers stay exact: their factors have 8 significant bits and sums are float32. Gradients and the teacher lose
 digits that do not count."""
@@ -80,32 +80,45 @@ class Settled(Method):
     scaled = True
 
 
-class GradualPruning(Method):
-    """Takes weights out in the first half: of a layer's share ``1 - (1 - step / last)**3`` (arXiv:1710.01878).
+class GrowingShare(Method):
+    """Chooses anew, in the first half, which weights are out: ``1 - (1 - step / last)**3`` of those that will be in the
+    end (arXiv:1710.01878)."""
+
+    last = 0
+
+    def begin(self, network: FakeQuantized, steps: int) -> None:
+        self.last = steps
+        self.choose(network, self.grown(0))
+
+    def before_step(self, network: FakeQuantized, step: int) -> None:
+        if step % PRUNE_STEPS == 0 and step < self.last:
+            self.choose(network, self.grown(step))
+
+    def before_scales(self, network: FakeQuantized, step: int) -> None:
+        self.choose(network, self.grown(step))
+
+    def grown(self, step: int) -> float:
+        """Share at a step of what will be out in the end."""
+        return 1 - (1 - step / self.last) ** 3 if step < self.last else 1.0
+
+    def choose(self, network: FakeQuantized, grown: float) -> None:
+        """Choose the weights that are out, so many of those in the end."""
+        raise NotImplementedError
+
+
+class GradualPruning(GrowingShare):
+    """Takes the smallest weights of each layer out in the first half.
 
     Parameters
     ----------
     shares : mapping of str to float
-        Of each layer's weights, by module path, the smallest.
+        Of each layer's weights, by module path, in the end.
     """
 
     def __init__(self, shares: Mapping[str, float]) -> None:
         self.shares = shares
-        self.last = 0
 
-    def begin(self, network: FakeQuantized, steps: int) -> None:
-        self.last = steps
-        self._prune(network, 0)
-
-    def before_step(self, network: FakeQuantized, step: int) -> None:
-        if step % PRUNE_STEPS == 0 and step < self.last:
-            self._prune(network, step)
-
-    def before_scales(self, network: FakeQuantized, step: int) -> None:
-        self._prune(network, step)
-
-    def _prune(self, network: FakeQuantized, step: int) -> None:
-        grown = 1 - (1 - step / self.last) ** 3 if step < self.last else 1.0
+    def choose(self, network: FakeQuantized, grown: float) -> None:
         for name, layer in network.weighted.items():
             if share := self.shares.get(name, 0.0):
                 layer.weight_quantizer.prune(layer.master_weight, grown * share)

@@ -11,7 +11,7 @@ from shiftwright.hw.arch.config import AcceleratorConfig
 from shiftwright.hw.arch.errors import ModelError
 from shiftwright.sim import golden
 from shiftwright.sw.compiler.compile import Compilation, compile_detailed
-from shiftwright.sw.compress import allocation, compress
+from shiftwright.sw.compress import compress, training
 from shiftwright.sw.compress.allocation import GlobalBudget, Sensitivity
 from shiftwright.sw.compress.best import Best
 from shiftwright.sw.compress.fakequant import FakeQuantized
@@ -132,7 +132,7 @@ def test_values_given_before_training_are_what_moves() -> None:
 @pytest.mark.parametrize("regrow", [False, True])
 def test_what_is_out_for_good_stays_out(monkeypatch: pytest.MonkeyPatch, regrow: bool) -> None:
     """Weights that are out are trained only with regrowth, and only while the share falls; the choice then stays."""
-    monkeypatch.setattr(allocation, "STEPS", 2)
+    monkeypatch.setattr(training, "PRUNE_STEPS", 2)
     recipe = Best(keep=0.2, epochs=4, batch=16)
     network = FakeQuantized(captured(digits_network(), recipe), recipe)
     seen: list[tuple[torch.Tensor, bool]] = []
