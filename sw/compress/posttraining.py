@@ -37,6 +37,10 @@ STEP = 3.0
 """Most by which the logarithm of the slopes changes from a pass to the next, as long as one side is not known."""
 
 
+class NothingLeft(ModelError):
+    """A layer in which no weight is worth its bits."""
+
+
 class PostTraining:
     """Quantizes a network's layers in order, each on what the quantized ones before make of the sample images.
 
@@ -80,7 +84,13 @@ class PostTraining:
         tried, position, goal = math.nan, 0.0, math.log(target * (1 - NEAR / 2))
         for number in range(MOST_PASSES):
             tried = position
-            self._pass(math.exp(position))
+            try:
+                self._pass(math.exp(position))
+            except NothingLeft:
+                if number == MOST_PASSES - 1:
+                    raise
+                position = (position + large[0]) / 2 if large else position - STEP
+                continue
             size = measure()
             if target * (1 - NEAR) <= size <= target:
                 return
@@ -166,7 +176,7 @@ class PostTraining:
                 choice = problem.solve(grid, 2.0 ** (exponent + coarser), slope, Rate(grid, recipe.term_bits),
                                        recipe.sweeps)
             if not choice.numbers.any():
-                raise ModelError(f"layer {name}: none of its weights is worth its bits at slope = "
+                raise NothingLeft(f"layer {name}: none of its weights is worth its bits at slope = "
                                  f"{factor * options['slope']:.3g}; lower slope, or ask for a larger target")
             _install(layer, choice.numbers, grid, exponent + coarser)
             if _has_room(layer, recipe):

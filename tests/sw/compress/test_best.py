@@ -103,9 +103,9 @@ def image(recipe: Best, images: int = 200) -> Compilation:
     return compile_detailed(network, AcceleratorConfig(guard_bits=recipe.guard_bits))
 
 
-@pytest.mark.parametrize("start", ["float", "ptq"])
-def test_the_image_has_the_target_size(start: str) -> None:
-    for target in (1600, 2400):
+@pytest.mark.parametrize(("start", "targets"), [("float", (1600, 2400)), ("ptq", (1400, 1800))])
+def test_the_image_has_the_target_size(start: str, targets: tuple[int, int]) -> None:
+    for target in targets:
         size = image(Best(start=start, target_size=target, terms=2, span=5, epochs=4, batch=16)).size
         assert 0.85 * target <= size <= 1.08 * target, f"{start}, {target}, seed {SEED}"
 
@@ -120,9 +120,9 @@ def test_a_target_of_cycles_takes_from_convolutions() -> None:
 
 
 def test_values_given_before_training_are_what_moves() -> None:
-    recipe = Best(start="ptq", target_size=2000, terms=2, span=5, epochs=2)
+    recipe = Best(start="ptq", target_size=1800, terms=2, span=5, learning_rate=0.01)
     networks = [values_of(compress(digits_network(), dataclasses.replace(recipe, epochs=epochs), digits(), seed=SEED))
-                for epochs in (0, 2)]
+                for epochs in (0, 3)]
     moved = [name for name in networks[0] if not np.array_equal(networks[0][name], networks[1][name])]
     assert moved
     same = [float((networks[0][name] == networks[1][name]).mean()) for name in moved]
