@@ -7,7 +7,7 @@ PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
-BENCHMARKS := boards codec compression corruption rtl run uart
+BENCHMARKS := boards codec compression corruption large rtl run uart
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -38,6 +38,7 @@ bench-boards: ## bitstreams of the tuned boards: size and clock
 bench-codec: ## speed of the Huffman codec
 bench-compression: ## accuracy and size of the compressed networks
 bench-corruption: ## how the simulated accelerator ends on damaged models
+bench-large: ## time and memory to compile 58.6 million weights
 bench-rtl: ## area and clock of routed designs
 bench-run: ## cycles and bit-exactness of networks on the simulated RTL
 bench-uart: ## loads over the simulated line, and trials in which something goes wrong
