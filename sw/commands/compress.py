@@ -149,12 +149,17 @@ class _Job:
 def _search(job: _Job, data: "Dataset", size: str | None, cycles: int | None, accuracy: float | None, tries: int,
             try_epochs: int | None, config: Any) -> "Found":
     """Find the network that meets the target."""
+    from ...hw.arch.errors import ModelError
     from ...sim import golden
     from ..compress.options import QuantizedRecipe
     from ..compress.targets import Measured, Target, find, parse_size
     from ..train import count_parameters
 
     recipe, knob = job.recipe, type(job.recipe).knob
+    for name in ("target_size", "target_bits", "target_cycles"):
+        if (own := getattr(recipe, name, None)) is not None:
+            raise ModelError(f"recipe {recipe.name}: {name} = {own} is a target of its own, which no search can change; "
+                             f"leave it out, or leave out --target-size, --target-cycles and --target-accuracy")
     target = Target(size=None if size is None else parse_size(size, count_parameters(job.loaded.model)),
                     cycles=cycles, accuracy=accuracy)
     part, validation = hold_out(data, job.seed)

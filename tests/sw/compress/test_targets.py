@@ -193,6 +193,8 @@ def test_the_command_without_training(source: Path, tmp_path: Path, shiftwright:
     (["--target-size", "small"], "target size 'small' must be bytes, as 12000"),
     (["--target-size", "90b", "--set", "epochs=0", "--tries", "2"], "no network meets the target (at most 90 bytes)"),
     (["--target-accuracy", "98"], "98"),
+    (["--recipe", "best", "--set", "target_size=900", "--target-size", "800"],
+     "recipe best: target_size = 900 is a target of its own"),
 ])
 def test_targets_that_are_refused(source: Path, tmp_path: Path, shiftwright: Callable[..., Any], arguments: list[str],
                                   message: str) -> None:
