@@ -158,7 +158,7 @@ def _search(job: _Job, data: "Dataset", size: str | None, cycles: int | None, ac
     recipe, knob = job.recipe, type(job.recipe).knob
     for name in ("target_size", "target_bits", "target_cycles"):
         if (own := getattr(recipe, name, None)) is not None:
-            raise ModelError(f"recipe {recipe.name}: {name} = {own} is a target of its own, which no search can change; "
+            raise ModelError(f"recipe {recipe.name}: {name} = {own} is a target of its own, and no search changes it; "
                              f"leave it out, or leave out --target-size, --target-cycles and --target-accuracy")
     target = Target(size=None if size is None else parse_size(size, count_parameters(job.loaded.model)),
                     cycles=cycles, accuracy=accuracy)

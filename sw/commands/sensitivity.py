@@ -78,6 +78,7 @@ def command(ctx: click.Context, source: str, levels: list[int], prune: list[floa
 
     from ...hw.arch.files import write_atomically
     from ...sim import golden
+    from ..data import PIXEL_SCALE
     from ..network import QuantizedNetwork
 
     if loaded.input_shape is not None and dataset.shape != tuple(loaded.input_shape):
@@ -87,7 +88,7 @@ def command(ctx: click.Context, source: str, levels: list[int], prune: list[floa
     dataset = dataclasses.replace(dataset, images=dataset.images[chosen], labels=dataset.labels[chosen])
 
     def outputs(network: QuantizedNetwork) -> torch.Tensor:
-        integers = golden.run(network, network.quantize_input(dataset.images / 256.0))
+        integers = golden.run(network, network.quantize_input(dataset.images / PIXEL_SCALE))
         return torch.from_numpy(integers.reshape(len(integers), -1)) * 2.0**network.output.exponent
 
     graph = capture(loaded.model, dataset.shape)

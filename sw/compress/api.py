@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...hw.arch.errors import DataError
-from ..network import QuantizedNetwork
 from .recipe import Progress, Recipe, load_recipe
 
 if TYPE_CHECKING:
     import torch
 
     from ..data import Dataset
+    from ..network import QuantizedNetwork
 
 __all__ = ["compress"]
 
@@ -19,7 +19,7 @@ __all__ = ["compress"]
 def compress(model: "torch.nn.Module", recipe: Recipe | str, train_data: "Dataset", *,
              input_shape: tuple[int, int, int] | None = None, seed: int = 0,
              progress: Progress | None = None, device: str = "cpu",
-             checkpoint: str | Path | None = None) -> QuantizedNetwork:
+             checkpoint: str | Path | None = None) -> "QuantizedNetwork":
     """Compress a trained network.
 
     Parameters

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ...hw.arch.errors import ModelError
 from ...hw.arch.files import read_toml
-from ..network import QuantizedNetwork
 
 if TYPE_CHECKING:
     import torch
 
     from ..data import Dataset
     from ..frontend.graph import Graph
+    from ..network import QuantizedNetwork
 
 __all__ = ["RECIPE_NAMES", "Knob", "Progress", "Recipe", "load_recipe", "nearest", "recipe_class", "register",
            "require"]
@@ -91,7 +91,7 @@ class Recipe:
     knob: ClassVar[Knob | None] = None
 
     def run(self, model: "torch.nn.Module", graph: "Graph", train_data: "Dataset", *, seed: int,
-            progress: Progress | None) -> QuantizedNetwork:
+            progress: Progress | None) -> "QuantizedNetwork":
         """Compress a captured network; see :func:`~.api.compress`."""
         raise NotImplementedError
 

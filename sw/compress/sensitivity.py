@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...hw.arch.errors import ModelError
+from ..data import PIXEL_SCALE
 from ..network import QuantizedNetwork
 from .calibrate import calibrate
 from .fakequant import FakeQuantized
@@ -24,7 +25,6 @@ __all__ = ["Damage", "scan", "suggest", "suggestion_toml"]
 
 FINE_TERMS, FINE_SPAN = 4, 7
 """Of layers that are left alone: all integers up to 85, 171 values; a dictionary holds 256."""
-PIXEL_SCALE = 256.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
