@@ -65,7 +65,7 @@ class Best(QuantizedRecipe):
     start: str = "float"
     target_size: int | None = None
     target_cycles: int | None = None
-    keep: float = 0.1
+    keep: float = 0.25
     terms: int = 1
     span: int = 3
     rate: float = 0.5
