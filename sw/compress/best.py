@@ -44,6 +44,9 @@ class Best(QuantizedRecipe):
         Most powers of two of a value, 1 to 4.
     span : int
         Consecutive places of a value's powers of two, 1 to ``max_shift + 1``: with one term, the magnitudes.
+    hold : bool
+        With ``start = "ptq"``: prices of bits, led by the image's size, hold it while training moves the values.
+        Without, the image grows by some percent in a few epochs, and by a tenth in many.
     rate : float
         How much a value's cost counts beside its squared error; 0 takes the nearest value, 1 is the price at which
         weights are taken out.
@@ -68,6 +71,7 @@ class Best(QuantizedRecipe):
     keep: float = 0.25
     terms: int = 1
     span: int = 3
+    hold: bool = False
     rate: float = 0.5
     bias: bool = True
     regrow: bool = False
@@ -81,6 +85,7 @@ class Best(QuantizedRecipe):
         require(where, "keep", self.keep, float, 1e-6, 1)
         require(where, "rate", self.rate, float, 0, 100)
         require(where, "regrow", self.regrow, bool)
+        require(where, "hold", self.hold, bool)
         for name in ("target_size", "target_cycles"):
             if getattr(self, name) is not None:
                 require(where, name, getattr(self, name), int, 1, 1 << 40)
@@ -119,7 +124,6 @@ class Best(QuantizedRecipe):
     def _budget(self, network: "FakeQuantized") -> "Method":
         """Weights are taken out under the budget while the network is trained."""
         from .allocation import GlobalBudget, quantizer_of
-        from .measure import compiled
         from .prices import BlockCycles
 
         biases = {name: layer.layer.normalized or self.options_of(name)["bias"]
@@ -130,30 +134,39 @@ class Best(QuantizedRecipe):
                 quantizer = quantizer_of(layer)
                 quantizer.cost = BlockCycles(quantizer.grid, _blocks(layer.layer.out_shape))
 
-        def measure(network: "FakeQuantized") -> int:
-            compilation = compiled(network, self)
-            return compilation.cycles if cycles else 8 * compilation.size
-
         target = self.target_cycles if cycles else self.target_size and 8 * self.target_size
         option = next((f"{name} = {getattr(self, name)}" for name in ("target_size", "target_cycles")
                        if getattr(self, name)), f"keep = {self.keep}")
-        return GlobalBudget(self.keep, option=option, target=target, measure=measure if target else None,
+        return GlobalBudget(self.keep, option=option, target=target, measure=self._measure if target else None,
                             rate=self.rate, biases=biases, regrow=self.regrow)
+
+    def _measure(self, network: "FakeQuantized") -> int:
+        """Bits or cycles of the image of the present network."""
+        from .measure import compiled
+
+        compilation = compiled(network, self)
+        return compilation.cycles if self.target_cycles is not None else 8 * compilation.size
 
     def _assigned(self, network: "FakeQuantized", data: "Dataset", seed: int, progress: Progress | None) -> "Method":
         """All weights get their values first, for the whole target."""
+        from .heldrate import HeldRate
         from .posttraining import PostTraining
         from .ptq import PTQ
         from .training import Settled
+        from .weights import TermGrid
 
         assert self.target_size is not None
         shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(QuantizedRecipe)}
         layers = {name: {option: value for option, value in options.items() if option != "bias"}
                   for name, options in self.layers.items()}
         start = PTQ(**{**shared, "layers": layers, "epochs": None}, terms=self.terms, span=self.span,
-                    target_size=round(self.target_size * START))
+                    target_size=round(self.target_size * (1 if self.hold else START)))
         PostTraining(network, start, data, seed=seed, progress=None).run()
-        return Settled()
+        if not self.hold:
+            return Settled()
+        grids = {name: TermGrid(options["terms"], options["span"])
+                 for name in network.weighted for options in [self.options_of(name)]}
+        return HeldRate(8 * self.target_size, self._measure, grids)
 
 
 def _blocks(shape: tuple[int, int, int]) -> int:

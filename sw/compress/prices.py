@@ -117,6 +117,11 @@ class PricedValue(NearestValue):
             best = present
         self._settle(kept, best)
 
+    def settle(self, weight: Tensor) -> None:
+        """Choose the values that win somewhere, and where, on the present scale."""
+        self._weights = weight.numel()
+        self._settle(weight[self.mask.expand(weight.shape)], self.k_top)
+
     def _settle(self, kept: Tensor, k_top: int) -> float:
         """Choose values on a scale; their squared error plus price."""
         self.k_top = k_top

@@ -110,6 +110,12 @@ def test_the_image_has_the_target_size(start: str, targets: tuple[int, int]) -> 
         assert 0.85 * target <= size <= 1.08 * target, f"{start}, {target}, seed {SEED}"
 
 
+@pytest.mark.parametrize("rate", [0.001, 0.01])
+def test_the_size_is_held(rate: float) -> None:
+    recipe = Best(start="ptq", target_size=1500, terms=2, span=5, epochs=20, batch=16, learning_rate=rate, hold=True)
+    assert 0.93 * 1500 <= image(recipe).size <= 1.04 * 1500, f"seed {SEED}"
+
+
 def test_a_target_of_cycles_takes_from_convolutions() -> None:
     """Bytes buy weights of the convolutions, cycles those of the linear layer, which has one block."""
     size = image(Best(target_size=1600, epochs=4, batch=16))
