@@ -71,7 +71,7 @@ CASES = (
     Case("lenet300", "slq-lenet300", 0.984, 9.0),
     Case("lenet300", "mlq-lenet300", 0.97, 20.0),
     Case("lenet300", "seq-lenet300", 0.98, 14.0),
-    Case("lenet300", "lowbit-lenet300", 0.97, 20.0),
+    Case("lenet300", "lowbit-lenet300", 0.96, 10.0),
     Case("lenet5", "ecsq-lenet5", 0.9928, 51.0),
     Case("lenet5", "universal-lenet5", 0.99, 125.0),
     Case("lenet300", "soft2hard-lenet300", 0.984, 19.2),
