@@ -71,7 +71,7 @@ class Best(QuantizedRecipe):
     keep: float = 0.25
     terms: int = 1
     span: int = 3
-    hold: bool = False
+    hold: bool = True
     rate: float = 0.5
     bias: bool = True
     regrow: bool = False
