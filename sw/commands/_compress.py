@@ -17,13 +17,11 @@ if TYPE_CHECKING:
     from ..frontend.load import Loaded
     from ..network import QuantizedNetwork
 
-__all__ = ["common_options", "hold_out", "image_of", "inputs", "progress_bar", "roomy"]
+__all__ = ["common_options", "hold_out", "image_of", "inputs", "progress_bar"]
 
 VALIDATION_SHARE = 0.1
 VALIDATION_MOST = 5000
 VALIDATION_LEAST = 20
-MEMORIES = {"weight_depth": 1 << 22, "act_depth": 1 << 16, "row_depth": 1 << 16, "positions": 512}
-"""Of an accelerator that is only asked how large an image is and how long it takes."""
 
 
 def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -90,21 +88,11 @@ def hold_out(data: "Dataset", seed: int) -> "tuple[Dataset, Dataset]":
     return train, validation
 
 
-def roomy(recipe: "Recipe", config: "AcceleratorConfig | None" = None) -> "AcceleratorConfig":
-    """The accelerator that a recipe's networks are measured on: `config`, or the default one with large memories and
-    the recipe's arithmetic."""
-    from ...hw.arch.config import AcceleratorConfig
-
-    if config is not None:
-        return config
-    arithmetic = {name: getattr(recipe, name) for name in ("guard_bits", "max_shift") if hasattr(recipe, name)}
-    return AcceleratorConfig().replace(**MEMORIES, **arithmetic)
-
-
 def image_of(network: "QuantizedNetwork", recipe: "Recipe", config: "AcceleratorConfig | None" = None
              ) -> tuple[int, int]:
-    """Bytes of the whole image and predicted cycles of one inference."""
+    """Bytes of the whole image and predicted cycles of one inference, on `config` or an accelerator that holds any."""
     from ..compiler.compile import compile_detailed
+    from ..compress.measure import roomy
 
-    made = compile_detailed(network, roomy(recipe, config))
+    made = compile_detailed(network, config or roomy(recipe))
     return made.size, made.cycles

@@ -64,9 +64,9 @@ class AssignedRecipe(QuantizedRecipe, abc.ABC):
 
     def check(self, where: str, options: Mapping[str, Any]) -> None:
         """Refuse values that the device does not have, and targets of nothing."""
-        require(where, "prune", options.get("prune", self.prune), float, 0, PRUNE_LIMIT)
-        require(where, "terms", options.get("terms", self.terms), int, 1, 8)
-        require(where, "span", options.get("span", self.span), int, 1, self.max_shift + 1)
+        require(where, "prune", options["prune"], float, 0, PRUNE_LIMIT)
+        require(where, "terms", options["terms"], int, 1, 8)
+        require(where, "span", options["span"], int, 1, self.max_shift + 1)
         for name in ("tune", "snapped", "tune_rate"):
             require(where, name, getattr(self, name), float, 0, 1)
         if self.tune + self.snapped > 1:
@@ -89,9 +89,7 @@ class AssignedRecipe(QuantizedRecipe, abc.ABC):
     def quantizer(self, layer: str) -> "WeightQuantizer":
         from .weights import FreeWeights
 
-        quantizer = FreeWeights()
-        quantizer.span = self.options_of(layer)["span"]  # so much room is kept for channels' own powers of two
-        return quantizer
+        return FreeWeights(self.options_of(layer)["span"])
 
     @abc.abstractmethod
     def assign(self, network: "FakeQuantized", data: "Dataset", pruning: "PruningWithMoments", *, seed: int) -> None:
@@ -133,6 +131,6 @@ class AssignedRecipe(QuantizedRecipe, abc.ABC):
         try:
             if self.target_bits is not None:
                 return network_bits(network) / sum(layer.weight.numel() for layer in network.weighted.values())
-            return float(len(compiled(network, self).image.to_bytes()))
+            return float(compiled(network, self).size)
         except CapacityError:  # more values than a dictionary holds
             return math.inf

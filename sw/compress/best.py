@@ -102,9 +102,7 @@ class Best(QuantizedRecipe):
 
         options = self.options_of(layer)
         if self.start == "ptq":
-            free = FreeWeights()
-            free.span = options["span"]
-            return free
+            return FreeWeights(options["span"])
         grid = TermGrid(options["terms"], options["span"])
         return PricedValue(grid, CodeBits(grid))
 

@@ -99,9 +99,7 @@ class ClusteredRecipe(QuantizedRecipe):
     def quantizer(self, layer: str) -> "WeightQuantizer":
         from .weights import FreeWeights
 
-        quantizer = FreeWeights()
-        quantizer.span = self.options_of(layer)["span"]  # so much room is kept for channels' own powers of two
-        return quantizer
+        return FreeWeights(self.options_of(layer)["span"])
 
     def pruning(self, network: "FakeQuantized") -> "Method":
         """What takes weights out, in the first part of the training."""

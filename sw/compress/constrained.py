@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ...hw.arch.errors import ModelError
-from .rate import ENTRY_BITS, code_lengths
+from .rate import code_lengths
+from .weights import ENTRY_BITS
 
 __all__ = ["MOST_BINS", "Assignment", "Points", "entropy_constrained", "kmeans", "uniform"]
 

@@ -99,9 +99,7 @@ class PTQ(QuantizedRecipe):
     def quantizer(self, layer: str) -> "WeightQuantizer":
         from .weights import FreeWeights
 
-        quantizer = FreeWeights()
-        quantizer.span = self.options_of(layer)["span"]  # so much room is kept for channels' own powers of two
-        return quantizer
+        return FreeWeights(self.options_of(layer)["span"])
 
     def train(self, network: "FakeQuantized", teacher: "torch.nn.Module", data: "Dataset", *, seed: int,
               progress: Progress | None) -> None:

@@ -12,14 +12,13 @@ from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import ModelError
 from ..codec.alphabet import encode_layer
 from ..terms import signed_digits
+from .weights import ENTRY_BITS
 
 if TYPE_CHECKING:
     from .fakequant import FakeQuantized
 
 __all__ = ["code_lengths", "entropy_bits", "estimated_bits", "layer_bits", "network_bits", "turn_until"]
 
-ENTRY_BITS = 16
-"""Of a term in the dictionary."""
 UNUSED = 0.5
 """Weights that a value without any counts as: its codeword is long, not endless."""
 NEAR_ENOUGH = 0.98

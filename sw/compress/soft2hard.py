@@ -67,9 +67,9 @@ class Soft2Hard(QuantizedRecipe):
 
     def check(self, where: str, options: Mapping[str, Any]) -> None:
         """Refuse values that the device does not have, and an assignment that gets softer."""
-        require(where, "values", options.get("values", self.values), int, 2, 64)
-        require(where, "terms", options.get("terms", self.terms), int, 1, 8)
-        require(where, "span", options.get("span", self.span), int, 1, self.max_shift + 1)
+        require(where, "values", options["values"], int, 2, 64)
+        require(where, "terms", options["terms"], int, 1, 8)
+        require(where, "span", options["span"], int, 1, self.max_shift + 1)
         require(where, "zero", self.zero, bool)
         require(where, "rate", self.rate, float, 0, 1e3)
         require(where, "softest", self.softest, float, 1e-3, 1e4)

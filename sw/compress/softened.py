@@ -9,7 +9,7 @@ from torch.nn import functional
 from .fakequant import ConvLayer, FakeQuantized
 from .incremental import cluster_weights
 from .training import Method
-from .weights import FreeWeights
+from .weights import FreeWeights, midpoints
 
 __all__ = ["Annealing", "SoftAssignment", "hardened"]
 
@@ -123,4 +123,4 @@ def hardened(layer: ConvLayer) -> tuple[Tensor, Tensor]:
     """The number of each weight's nearest value, in the weights' shape, and the values."""
     centers, _ = assignment_of(layer).centers.detach().sort()
     weight = layer.master_weight
-    return torch.bucketize(weight.contiguous(), (centers[1:] + centers[:-1]) / 2, right=True), centers
+    return torch.bucketize(weight.contiguous(), midpoints(centers), right=True), centers

@@ -145,9 +145,19 @@ class WeightQuantizer(nn.Module):
 
 
 class FreeWeights(WeightQuantizer):
-    """Float weights, perhaps pruned: for phases before the weights get their values."""
+    """Float weights, perhaps pruned: for phases before the weights get their values.
+
+    Parameters
+    ----------
+    span : int
+        Places that the values will take: so much room is kept for channels' own powers of two.
+    """
 
     quantized = False
+
+    def __init__(self, span: int = 1) -> None:
+        super().__init__()
+        self.span = span
 
     def fit(self, weight: Tensor) -> None:
         self.span = FREE_SPAN

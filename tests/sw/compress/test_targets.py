@@ -10,8 +10,8 @@ import pytest
 from shiftwright.hw.arch.config import AcceleratorConfig
 from shiftwright.hw.arch.errors import CapacityError, ModelError
 from shiftwright.sw import train
-from shiftwright.sw.commands._compress import MEMORIES
 from shiftwright.sw.compiler.compile import compile_detailed
+from shiftwright.sw.compress.measure import MEMORIES
 from shiftwright.sw.compress.recipe import RECIPE_NAMES, Knob, Recipe, load_recipe, recipe_class
 from shiftwright.sw.compress.targets import Found, Measured, Target, Try, find, parse_size
 from shiftwright.sw.network import QuantizedNetwork
