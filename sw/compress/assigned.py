@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...hw.arch.errors import CapacityError, ModelError
@@ -116,6 +116,19 @@ class AssignedRecipe(QuantizedRecipe, abc.ABC):
             Phase(first, pruning), Phase(tune, begin=assign, rate=self.tune_rate),
             Phase(snapped, begin=snap, rate=self.tune_rate)), seed=seed, progress=progress)
         check_alive(network)
+
+    @property
+    def target(self) -> float | None:
+        """Bits a weight or bytes, if there is one."""
+        return self.target_size if self.target_bits is None else self.target_bits
+
+    def turned(self, size: Callable[[float], float], low: float, high: float) -> float:
+        """The knob, from `low` to `high`, with which the network has the target's size."""
+        from .rate import turn_until
+
+        assert self.target is not None
+        return turn_until(size, self.target, low, high, where=f"recipe {self.name}",
+                          what="{} bytes" if self.target_bits is None else "{} bits a weight")
 
     def size_of(self, network: "FakeQuantized", data: "Dataset") -> float:
         """Bytes of the image, or bits a weight, whichever there is a target for, as the weights now are; infinite where

@@ -97,7 +97,6 @@ class ECSQ(AssignedRecipe):
 
     def assign(self, network: "FakeQuantized", data: "Dataset", pruning: "PruningWithMoments", *, seed: int) -> None:
         from .constrained import MOST_BINS
-        from .rate import turn_until
         from .sharing import FloatCopy, share
 
         copy = FloatCopy(network)
@@ -113,25 +112,21 @@ class ECSQ(AssignedRecipe):
                 for name in names:
                     share(network.weighted[name], labels[name], found.centers, grids[name])
 
-        target = self.target_size if self.target_bits is None else self.target_bits
-        if target is None:
+        if self.target is None:
             return apply(self)
-        what = "{} bytes" if self.target_bits is None else "{} bits a weight"
-        where = f"recipe {self.name}"
 
         def size(recipe: ECSQ) -> float:
             apply(recipe)
             return self.size_of(network, data)
 
         if self.method == "kmeans":
-            values = turn_until(lambda fewer: size(self.replace(values=round(MOST_VALUES / fewer))), target, 1.0,
-                                MOST_VALUES / 2, where=where, what=what)
+            values = self.turned(lambda fewer: size(self.replace(values=round(MOST_VALUES / fewer))), 1.0,
+                                 MOST_VALUES / 2)
             return apply(self.replace(values=round(MOST_VALUES / values)))
         knob, (low, high) = ("slope", SLOPES) if self.method == "entropy" else ("step", STEPS)
         if self.method == "uniform":  # no finer than there are places for bins
             low = max(low, *(float(group.weight.abs().max()) / (MOST_BINS * group.size) for group in points))
-        found = turn_until(lambda value: size(self.replace(**{knob: value})), target, low, max(low, high), where=where,
-                           what=what)
+        found = self.turned(lambda value: size(self.replace(**{knob: value})), low, max(low, high))
         return apply(self.replace(**{knob: found}))
 
     def _quantized(self, points: "Points", seed: int) -> "Assignment":

@@ -71,7 +71,6 @@ class Universal(AssignedRecipe):
 
     def assign(self, network: "FakeQuantized", data: "Dataset", pruning: "PruningWithMoments", *, seed: int) -> None:
         from .lattice import quantize
-        from .rate import turn_until
         from .sharing import FloatCopy, share
 
         copy = FloatCopy(network)
@@ -86,10 +85,7 @@ class Universal(AssignedRecipe):
             apply(step)
             return self.size_of(network, data)
 
-        target = self.target_size if self.target_bits is None else self.target_bits
-        apply(self.step if target is None else turn_until(
-            size, target, *STEPS, where=f"recipe {self.name}",
-            what="{} bytes" if self.target_bits is None else "{} bits a weight"))
+        apply(self.step if self.target is None else self.turned(size, *STEPS))
 
     def report(self, network: "FakeQuantized") -> dict[str, Any]:
         """Bytes of the universal codes of all weights and biases."""
