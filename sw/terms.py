@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-__all__ = ["Term", "power_terms", "signed_digits", "term_sum"]
+__all__ = ["Term", "grid_integers", "power_terms", "signed_digits", "term_sum"]
 
 
 class Term(NamedTuple):
@@ -29,6 +29,13 @@ def signed_digits(value: int) -> tuple[Term, ...]:
         value >>= 1
         shift += 1
     return tuple(terms)
+
+
+def grid_integers(terms: int, span: int) -> dict[int, int]:
+    """The integers from 0 that are sums of at most so many signed powers of two, of shifts below `span`, rising, and
+    how many each one takes."""
+    return {number: len(digits) for number in range(2 << span)
+            if len(digits := signed_digits(number)) <= terms and all(digit.shift < span for digit in digits)}
 
 
 def power_terms(power: int, max_shift: int, neg: bool = False) -> tuple[Term, ...]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...hw.arch.errors import ModelError
-from ..terms import signed_digits
+from ..terms import grid_integers
 from .options import QuantizedRecipe, rising_shares
 from .recipe import Progress, require
 
@@ -26,9 +26,7 @@ PARTS = 3
 
 def grid_values(terms: int, span: int) -> int:
     """How many integers are sums of at most so many signed powers of two, of so many places."""
-    found = sum(len(digits := signed_digits(number)) <= terms and all(digit.shift < span for digit in digits)
-                for number in range(2 << span))
-    return 2 * found - 1
+    return 2 * len(grid_integers(terms, span)) - 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

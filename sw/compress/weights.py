@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...hw.arch.bus import BUS_DATA_BITS
-from ..terms import signed_digits
+from ..terms import grid_integers
 from .bqnet import LevelSet
 from .quantizers import straight_through
 
@@ -63,8 +63,7 @@ class TermGrid:
 
     def __init__(self, terms: int, span: int) -> None:
         self.terms, self.span = terms, span
-        found = {number: len(digits) for number in range(2 << span)
-                 if len(digits := signed_digits(number)) <= terms and all(digit.shift < span for digit in digits)}
+        found = grid_integers(terms, span)
         negative = [number for number in reversed(found) if number]
         self.numbers = torch.tensor([-number for number in negative] + list(found), dtype=torch.float32)
         self.lengths = torch.tensor([found[number] for number in negative] + list(found.values()))
