@@ -74,6 +74,16 @@ class FakeQuantized(nn.Module):
         return {layer.layer.name: layer for layer in self.chain if isinstance(layer, ConvLayer)}
 
     @property
+    def coarse(self) -> bool:
+        """Whether convolutions are :mod:`~.coarse`, where they can be."""
+        return any(layer.coarse for layer in self.weighted.values())
+
+    @coarse.setter
+    def coarse(self, coarse: bool) -> None:
+        for layer in self.weighted.values():
+            layer.coarse = coarse
+
+    @property
     def alike(self) -> list[list[ConvLayer | AffineLayer]]:
         """Layers whose outputs must have one scale, because they are joined."""
         groups: list[set[str]] = []

@@ -24,6 +24,11 @@ AT_HIGH_RATE = math.log(2) / 6
 GAIN = 4.0
 """By how many times the excess of the size the factor's logarithm changes at each look."""
 
+LEAST = 1 / 512
+"""Share of a layer's weights that stay: rare values are dear, so that a layer once nearly empty would die out."""
+TINY = 1e-6
+"""Price, in squares of the unit, below which there is none."""
+
 
 class HeldRate(Method):
     """Prices of bits that hold an image's size.
@@ -70,7 +75,10 @@ class HeldRate(Method):
     @torch.no_grad()
     def _settle(self, network: FakeQuantized) -> None:
         for layer in network.weighted.values():
-            quantizer = quantizer_of(layer)
+            quantizer, weight = quantizer_of(layer), layer.master_weight.cpu()
             quantizer.price = self.factor * quantizer.unit**2
-            quantizer.settle(layer.master_weight.cpu())
+            quantizer.settle(weight)
+            while quantizer.price and quantizer.staying < LEAST * weight.numel():
+                quantizer.price = quantizer.price / 2 if quantizer.price > TINY * quantizer.unit**2 else 0.0
+                quantizer.settle(weight)
             quantizer.to(layer.master_weight.device)

@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 from ...hw.arch.errors import ModelError
 from ..frontend.graph import FloatLayer, FloatResidual
 from ..terms import Term, term_sum
+from .coarse import Geometry, Rounding, coarse_convolution
 from .options import QuantizedRecipe
 from .quantizers import ActivationQuantizer, FixedPoint, round_half_up, straight_through
 from .scales import power_sum, reciprocal
@@ -74,9 +75,14 @@ class _Joining(nn.Module):
 
     def joined(self, acc: Tensor, residuals: tuple[Tensor, ...]) -> Tensor:
         """Accumulators and residuals, added in real values."""
-        for residual, values in zip(self.layer.residuals, residuals, strict=True):
-            acc = acc + _aligned(values, residual, self.layer.out_shape)
+        for values in self.aligned(residuals):
+            acc = acc + values
         return acc
+
+    def aligned(self, residuals: tuple[Tensor, ...]) -> list[Tensor]:
+        """Residuals in the output's shape."""
+        return [_aligned(values, residual, self.layer.out_shape)
+                for residual, values in zip(self.layer.residuals, residuals, strict=True)]
 
 
 def _aligned(values: Tensor, residual: FloatResidual, shape: tuple[int, int, int]) -> Tensor:
@@ -86,7 +92,8 @@ def _aligned(values: Tensor, residual: FloatResidual, shape: tuple[int, int, int
     values = values[:, max(0, -offset):, :(height - 1) * sy + 1:sy, :(width - 1) * sx + 1:sx]
     before = max(0, offset)
     values = values[:, :rows - before]
-    return functional.pad(values, (0, 0, 0, 0, before, rows - before - values.shape[1]))
+    after = rows - before - values.shape[1]
+    return functional.pad(values, (0, 0, 0, 0, before, after)) if before or after else values
 
 
 class ConvLayer(_Joining):
@@ -105,6 +112,8 @@ class ConvLayer(_Joining):
 
     Attributes
     ----------
+    coarse : bool
+        Convolutions are :mod:`~.coarse`, where they can be; :meth:`accumulate` is exact.
     channel_exponents : float tensor (channels out)
         Whole numbers p; a channel's real value is its accumulator's times ``2**p``. Zeros but for batch-normalized
         layers.
@@ -122,6 +131,7 @@ class ConvLayer(_Joining):
         self.raw = raw
         weight, bias = torch.tensor(layer.weight).float(), torch.tensor(layer.bias).float()
         quantizer = recipe.quantizer(layer.name)
+        self.coarse = False
         exponents, zeros = torch.zeros(len(bias)), torch.zeros(len(bias))
         if layer.normalized and not raw:
             exponents = _channel_exponents(weight, self._spread(recipe, quantizer.span) if layer.residuals else
@@ -211,26 +221,41 @@ class ConvLayer(_Joining):
 
     def accumulate(self, x: Tensor, *residuals: Tensor) -> Tensor:
         """Accumulators plus bias in real values, before requantization, (N, channels out, H, W)."""
-        exponent = self.acc_exponent
-        for residual, given in zip(self.layer.residuals, self.residual_exponents, strict=True):
-            self.residual_power(exponent, given, residual.source)
-        self.bias_quantizer.exponent = exponent
-        # Powers of two change no digit, so they and the bias go into the product: fewer passes over the map.
-        bias, powers = self.bias * 2.0**self.channel_exponents, 2.0 ** (self.row_exponents + self.channel_exponents)
-        acc = self._product(x, self.weight * powers[:, None, None, None], bias)
+        x = x.float()
+        weight, bias = self._real_parameters()
+        acc = self._product(x, weight, bias)
         if self.truncates and self.settled:
             channels = (2.0**self.channel_exponents)[:, None, None]
             acc = straight_through(acc, self._truncated(x.detach()) * channels + bias.detach()[:, None, None])
         return self.joined(acc, residuals)
 
+    def _real_parameters(self) -> tuple[Tensor, Tensor]:
+        """Weights and biases in real values."""
+        exponent = self.acc_exponent
+        for residual, given in zip(self.layer.residuals, self.residual_exponents, strict=True):
+            self.residual_power(exponent, given, residual.source)
+        self.bias_quantizer.exponent = exponent
+        # Powers of two change no digit, so they and the bias go into the product: fewer passes over the map.
+        powers = 2.0 ** (self.row_exponents + self.channel_exponents)
+        return self.weight * powers[:, None, None, None], self.bias * 2.0**self.channel_exponents
+
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         layer = self.layer
-        if layer.covers_map and layer.groups == 1:
+        if self._is_linear:
             return functional.linear(x.flatten(1), weight.flatten(1), bias)[:, :, None, None]
-        top, left, bottom, right = layer.padding
-        if (top, left) != (bottom, right):
-            x, (top, left) = functional.pad(x, (left, right, top, bottom)), (0, 0)
-        return functional.conv2d(x, weight, bias, layer.stride, (top, left), layer.dilation, layer.groups)
+        x, padding = self._padded(x)
+        return functional.conv2d(x, weight, bias, layer.stride, padding, layer.dilation, layer.groups)
+
+    @property
+    def _is_linear(self) -> bool:
+        return self.layer.covers_map and self.layer.groups == 1
+
+    def _padded(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """What a convolution takes, and the padding on both sides that is left for it to do."""
+        top, left, bottom, right = self.layer.padding
+        if (top, left) == (bottom, right):
+            return x, (top, left)
+        return functional.pad(x, (left, right, top, bottom)), (0, 0)
 
     @torch.no_grad()
     def _truncated(self, x: Tensor) -> Tensor:
@@ -247,6 +272,11 @@ class ConvLayer(_Joining):
 
     def forward(self, x: Tensor, *residuals: Tensor) -> Tensor:
         """The layer's output in real values."""
+        if self.coarse and not (self.raw or self.truncates or self._is_linear or self.output.width):
+            x, padding = self._padded(x)
+            geometry = Geometry(self.layer.stride, padding, self.layer.dilation, self.layer.groups)
+            return coarse_convolution(x, *self._real_parameters(), geometry, self.output.limits,
+                                      *self.aligned(residuals))
         acc = self.accumulate(x, *residuals)
         return acc if self.raw else self.output(acc)
 

@@ -4,10 +4,12 @@ import dataclasses
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from ..frontend.capture import capture
 from ..frontend.graph import FloatLayer, Graph
+from .bqnet import BQNet
 from .calibrate import calibrate
 from .fakequant import ConvLayer, FakeQuantized
 from .options import QuantizedRecipe
@@ -24,6 +26,37 @@ IMAGES = 32
 """Images a backward pass."""
 EVENED = 0.1
 """Share of the mean curvature of a layer that is added to each channel's: few samples see what rare classes need."""
+
+
+def float_twin(graph: Graph, recipe: QuantizedRecipe, images: Tensor) -> FakeQuantized:
+    """The float network in a quantized one's layers: no weight and no activation is rounded.
+
+    Biases are, to units of accumulators that sample images, float tensor (N, C, H, W), are chosen by.
+    """
+    network = FakeQuantized(graph, recipe)
+    for weighted in network.weighted.values():
+        weighted.use(FreeWeights())
+    calibrate(network, images, recipe)
+    for layer in network.chain:
+        layer.output.rounding = False
+    network.input.rounding = False
+    return network
+
+
+def coarse_twin(model: nn.Module, images: Tensor) -> FakeQuantized:
+    """A network of PyTorch in layers with :mod:`~.coarse` convolutions, without a gradient.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        In evaluation mode.
+    images : float tensor (N, C, H, W)
+        Sample images.
+    """
+    shape = images.shape[1:]
+    twin = float_twin(capture(model, (shape[0], shape[1], shape[2])), BQNet(), images)
+    twin.coarse = True
+    return twin.requires_grad_(False)
 
 
 class Reference:
@@ -48,13 +81,9 @@ class Reference:
     """
 
     def __init__(self, graph: Graph, recipe: QuantizedRecipe, images: Tensor) -> None:
-        self.network, self.images = FakeQuantized(graph, recipe), images
+        self.network, self.images = float_twin(graph, recipe, images), images
         self.sums: dict[str, Tensor] = {}
-        for weighted in self.network.weighted.values():
-            weighted.use(FreeWeights())
-        calibrate(self.network, images, recipe)  # where biases are rounded to the accumulators' unit
         for layer in self.network.chain:
-            layer.output.rounding = False
             if not isinstance(layer, ConvLayer):
                 continue
             name = layer.layer.name
@@ -63,7 +92,6 @@ class Reference:
             else:
                 layer.output.register_forward_pre_hook(
                     lambda _, given, name=name: self.sums.__setitem__(name, given[0]))
-        self.network.input.rounding = False
         self.network.plain()
 
     def walk(self) -> Iterator[object]:

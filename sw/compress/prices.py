@@ -101,6 +101,11 @@ class PricedValue(NearestValue):
         """Of all weights that are not 0, as weights are now."""
         return float((self._counts * self.cost.of(self._counts, self._weights)).sum())
 
+    @property
+    def staying(self) -> int:
+        """Weights that are not 0."""
+        return int(self._counts[self.grid.numbers != 0].sum())
+
     def fit(self, weight: Tensor) -> None:
         """Choose the scale for the weights that stay, and the values that win somewhere, and where."""
         kept = weight[self.mask.expand(weight.shape)]

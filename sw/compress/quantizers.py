@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .coarse import Rounding
+
 __all__ = ["ActivationQuantizer", "FixedPoint", "round_half_up", "straight_through"]
 
 
@@ -118,6 +120,11 @@ class ActivationQuantizer(nn.Module):
         limits = (min(max(limit, least * unit), most * unit) for limit in (self.low, self.high))
         low, high = (math.floor(limit / unit + 0.5) for limit in limits)
         return low, high
+
+    @property
+    def limits(self) -> Rounding:
+        """The same for a convolution that rounds its own output."""
+        return Rounding(*self.range, self.exponent) if self.rounding else Rounding(self.low, self.high, active=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Rounded and clamped; the gradient passes where nothing is clamped."""

@@ -13,7 +13,9 @@ from torch.nn.utils import parametrize
 from ...hw.arch.errors import ModelError
 from ..data import PIXEL_SCALE
 from .calibrate import calibrate
+from .coarse import supported
 from .fakequant import FakeQuantized
+from .moments import coarse_twin
 from .options import QuantizedRecipe
 from .recipe import Progress
 from .session import current
@@ -31,10 +33,6 @@ SMALL_STEP = 100_000_000
 """Multiplications of a training step's forward pass below which a second thread costs more than it saves."""
 REFINE = 0.5
 """Share of the epochs before which scales are chosen anew."""
-convolutions = torch.backends.mkldnn.conv  # type: ignore[attr-defined]
-"""How exact convolutions of float32 are. With bfloat16 factors, where the processor has them, forward passes of
-quantized layers stay exact: their factors have 8 significant bits and sums are float32. Gradients and the teacher lose
-digits that do not count."""
 PRUNE_STEPS = 50
 """Steps between two choices of the weights to take out."""
 
@@ -153,15 +151,15 @@ def fine_tune(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recip
     ModelError
         If the loss is no number any more.
     """
-    device = current().device
+    device, training = current().device, teacher.training
     network.to(device)
-    teacher.to(device)
+    teacher.to(device).eval()
     try:
         with _making_tensors_on(device, device):
             _train(network, teacher, data, recipe, method, seed, progress)
     finally:
-        network.to("cpu")
-        teacher.to("cpu")
+        network.to("cpu").coarse = False
+        teacher.to("cpu").train(training)
 
 
 def _making_tensors_on(place: torch.device, device: torch.device) -> contextlib.AbstractContextManager[object]:
@@ -193,13 +191,13 @@ def _train(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recipe: 
     state = {"network": network, "method": method, "optimizer": optimizer, "schedule": schedule, "generator": generator}
     done = session.begin(plan, state)
     step = done * steps
-    training, threads, precision = teacher.training, torch.get_num_threads(), convolutions.fp32_precision
-    teacher.eval()
+    threads = torch.get_num_threads()
     small = recipe.batch * _multiplications(network) < SMALL_STEP
     if small:
         torch.set_num_threads(1)
-    else:
-        convolutions.fp32_precision = "bf16"
+    elif supported() and session.device.type == "cpu":
+        network.coarse = True
+        teacher = coarse_twin(teacher, sample)
     try:
         for epoch in range(done + 1, epochs + 1):
             if 1 < epoch <= 1 + settled:
@@ -234,8 +232,6 @@ def _train(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recipe: 
                 progress(epoch, epochs, total / len(labels))
     finally:
         torch.set_num_threads(threads)
-        convolutions.fp32_precision = precision
-        teacher.train(training)
 
 
 def _augmented(x: Tensor, recipe: QuantizedRecipe, generator: torch.Generator) -> Tensor:
@@ -257,11 +253,10 @@ def _multiplications(network: FakeQuantized) -> int:
 
 def _loss(network: FakeQuantized, teacher: nn.Module, x: Tensor, labels: Tensor, recipe: QuantizedRecipe) -> Tensor:
     with parametrize.cached():
-        logits = network(x)
+        logits = network(x).float()
     loss = (1 - recipe.distill) * functional.cross_entropy(logits, labels)
     if recipe.distill:
-        coarse = convolutions.fp32_precision == "bf16"
-        with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16, enabled=coarse):
+        with torch.no_grad():
             wanted = teacher(x).flatten(1).float()
         target = functional.softmax(wanted / recipe.temperature, dim=1)
         # Times the temperature's square, so that its gradients weigh the same whatever the temperature.
