@@ -91,7 +91,7 @@ class Accelerator(wiring.Component):
                 front.rows.eq(getattr(sequencer, f"stream_rows_{s}")), front.limit.eq(sequencer.limit),
                 front.eor_ready.eq(gate.ready),
                 window.clear.eq(sequencer.clear), window.layer.eq(layer), window.load.eq(sequencer.load),
-                window.load_begin.eq(sequencer.load_begin),
+                window.load_begin.eq(sequencer.tables_begin),
                 window.load_positions.eq(sequencer.load_valid & (sequencer.load_section == Section.POSITIONS)),
                 window.start.eq(sequencer.run), window.stream_base.eq(getattr(sequencer, f"stream_base_{s}")),
                 array.x.as_value().eq(window.x.as_value()), array.restart.eq(sequencer.run),

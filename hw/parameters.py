@@ -7,7 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, flipped
 
 from .arch.config import AcceleratorConfig
-from .arch.image import SCALE_EXTRA_AT, SCALE_EXTRA_MAX, SCALE_SHIFT_BITS, Flag
+from .arch.image import COMPACT_BIAS_BITS, SCALE_EXTRA_AT, SCALE_EXTRA_MAX, SCALE_SHIFT_BITS, Flag
 from .cells.use import select, shift_add
 from .fetch import FetchSignature
 from .layer import LayerLayout
@@ -71,8 +71,8 @@ class ParameterReader(wiring.Component):
         m = Module()
         mem = flipped(self.mem)
         streams = self.config.streams
-        order, has_bias, wide, shared = ((self.layer.tag_flags & flag).any() for flag in (
-            Flag.ORDER, Flag.BIAS, Flag.WIDE_BIAS, Flag.SHARED_SCALE))
+        order, has_bias, wide, shared, compact = ((self.layer.tag_flags & flag).any() for flag in (
+            Flag.ORDER, Flag.BIAS, Flag.WIDE_BIAS, Flag.SHARED_SCALE, Flag.COMPACT))
         wanted = Signal(streams)
         first = Signal(streams)
         who = Signal(range(max(2, streams)))
@@ -95,7 +95,7 @@ class ParameterReader(wiring.Component):
             mem.req.eq(asking.any()), mem.addr.eq(select(m, addresses, who, name="addr")),
         ]
         further = Signal(SCALE_WORDS - 1)
-        extra = mem.data[SCALE_EXTRA_AT:SCALE_EXTRA_AT + 2]
+        extra = mem.data[SCALE_EXTRA_AT:SCALE_EXTRA_AT + 2] & ~compact.replicate(2)
         m.d.comb += further.eq(Mux(_lowest(coming, SCALE) & mem.valid, Cat(extra.any(), extra == SCALE_EXTRA_MAX), 0))
         with m.If(begin):
             m.d.sync += [busy.eq(1), who.eq(chosen), coming.eq(words), asking.eq(words), half_done.eq(only_scale)]
@@ -113,7 +113,7 @@ class ParameterReader(wiring.Component):
                 m.d.sync += wanted[s].eq(1)
             with m.Elif(end & ~half_done & (who == s)):
                 m.d.sync += [wanted[s].eq(0), first[s].eq(0)]
-            self._registers(m, s, mem, coming, who == s, begin & (chosen == s))
+            self._registers(m, s, mem, coming, who == s, begin & (chosen == s), compact)
         with m.If(self.start):
             m.d.sync += [wanted.eq(~0), first.eq(~0)]
         with m.If(self.clear):
@@ -127,7 +127,8 @@ class ParameterReader(wiring.Component):
                                       self.start, name=f"addr_{s}_next"))
         return addr
 
-    def _registers(self, m: Module, s: int, mem: Any, coming: Value, mine: Value, begin: Value) -> None:
+    def _registers(self, m: Module, s: int, mem: Any, coming: Value, mine: Value, begin: Value,
+                   compact: Value) -> None:
         """The parameters of stream ``s``; ``mine`` while they come, ``begin`` when a row's are about to."""
         taken = [Signal(name=f"taken_{s}_{n}") for n in range(WORDS)]
         m.d.comb += [taken[n].eq(mem.valid & mine & _lowest(coming, n)) for n in range(WORDS)]
@@ -137,14 +138,17 @@ class ParameterReader(wiring.Component):
         counted = shift_add(m, step, channel, mem.data, taken[CHANNEL], name=f"channel_{s}_next")
         with m.If(begin | taken[CHANNEL]):
             m.d.sync += channel.eq(counted)
-        bias = self.bias[s]
-        with m.If(taken[BIAS_LOW]):
-            m.d.sync += bias[:16].eq(mem.data)
-        with m.If(taken[BIAS_LOW] | taken[BIAS_HIGH]):
-            m.d.sync += bias[16:].eq(Mux(taken[BIAS_HIGH], mem.data, mem.data[-1].replicate(16)))
+        bias, short, final = self.bias[s], mem.data[:COMPACT_BIAS_BITS], mem.data[COMPACT_BIAS_BITS:]
+        low = Mux(compact, short.as_signed(), mem.data.as_signed())
+        taken_low = taken[BIAS_LOW] | (taken[SCALE] & compact)
+        with m.If(taken_low):
+            m.d.sync += bias[:16].eq(low)
+        with m.If(taken_low | taken[BIAS_HIGH]):
+            m.d.sync += bias[16:].eq(Mux(taken[BIAS_HIGH], mem.data, low[-1].replicate(16)))
         for n in range(SCALE_WORDS):
             with m.If(taken[SCALE + n]):
-                m.d.sync += self.scale[s].as_value().word_select(n, 16).eq(mem.data)
+                word = mem.data if n else Mux(compact, final, mem.data)
+                m.d.sync += self.scale[s].as_value().word_select(n, 16).eq(word)
         with m.If(self.start):
             m.d.sync += [channel.eq(s - streams), bias.eq(0)]
 

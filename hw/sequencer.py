@@ -15,11 +15,13 @@ from .arch.image import (
     DESCRIPTOR_WORDS,
     HEADER,
     HEADER_WORDS,
+    KEPT_AT,
     LAYERS_MAX,
     LENGTH_WORDS,
     MODEL_MAGIC,
     POSITION_WORDS,
     WATCHDOG_UNIT,
+    Flag,
 )
 from .arch.timing import memory_latency
 from .cells.use import shift_add
@@ -78,6 +80,8 @@ class Sequencer(wiring.Component):
         Units stop and forget.
     load, load_section, load_valid : Out
         Words of the model. ``load_begin`` is high for a cycle before a descriptor's first word.
+    tables_begin : Out(1)
+        High for a cycle between a descriptor and what follows.
     run : Out(1)
         Strobe: the layer begins. All that follows is right from here to the end of the layer.
     addr_parameters_<s>, addr_codes_<s> : Out(addr_width)
@@ -103,8 +107,8 @@ class Sequencer(wiring.Component):
             "start": In(1), "head": In(1), "tail": In(1), "abort": In(1), "pause": In(1),
             "busy": Out(1), "done": Out(1), "layer_done": Out(1), "paused": Out(1),
             "status": Out(4), "layer_number": Out(LAYER_BITS), "layer": Out(LayerLayout()), "clear": Out(1),
-            "load": Out(16), "load_section": Out(Section), "load_valid": Out(1), "load_begin": Out(1), "run": Out(1),
-            "limit": Out(addr_width + 1),
+            "load": Out(16), "load_section": Out(Section), "load_valid": Out(1), "load_begin": Out(1),
+            "tables_begin": Out(1), "run": Out(1), "limit": Out(addr_width + 1),
             "bad_codeword": In(1), "stream_overrun": In(1), "tap_overrun": In(1), "finished": In(1),
             "mem": Out(FetchSignature(addr_width)),
             "term": In(streams), "starved": In(streams), "stalled": In(streams),
@@ -171,7 +175,8 @@ class Sequencer(wiring.Component):
         codes = [Signal(width, name=f"codes{s}") for s in range(config.streams)]
         winding, wrong, some = Signal(), Signal(), Signal()
         most = self._most_bits
-        few = {bits: Signal(name=f"few{bits}") for bits in {*most.values(), LAYER_BITS, width - 15, width - 16}}
+        few = {(low, high): Signal(name=f"few{low}_{high}")
+               for low, high in {*most.values(), *((bits, 16) for bits in (LAYER_BITS, width - 15, width - 16))}}
         summing, low, high, of_codes = Signal(), Signal(), Signal(), Signal()
         with m.If(mem.valid & (section == Section.HEADER)):
             with m.Switch(index):
@@ -179,12 +184,12 @@ class Sequencer(wiring.Component):
                     m.d.comb += wrong.eq(word != MODEL_MAGIC)
                 with m.Case(HEADER.index("layers")):
                     m.d.sync += last.eq(word)
-                    m.d.comb += [some.eq(1), few[LAYER_BITS].eq(1)]
+                    m.d.comb += [some.eq(1), few[LAYER_BITS, 16].eq(1)]
                 with m.Case(HEADER.index("total_lo")):
                     m.d.sync += total[:16].eq(word)
                 with m.Case(HEADER.index("total_hi")):
                     m.d.sync += total[16:].eq(word)
-                    m.d.comb += few[width - 15].eq(1)
+                    m.d.comb += few[width - 15, 16].eq(1)
                 with m.Case(HEADER.index("tail")):
                     m.d.comb += wrong.eq(above(total, config.weight_depth))
                     with m.If(head):
@@ -211,8 +216,8 @@ class Sequencer(wiring.Component):
                     half = Signal(2)
                     m.d.comb += [half.eq(index - DESCRIPTOR_WORDS), Cat(high, of_codes).eq(half), low.eq(~high)]
         with m.If(high):
-            m.d.comb += few[width - 16].eq(1)
-        too_large = Cat(few[bits] & word[bits:].any() for bits in few).any()
+            m.d.comb += few[width - 16, 16].eq(1)
+        too_large = Cat(few[low, high] & word[low:high].any() for low, high in few).any()
         m.d.sync += bad.eq((bad | wrong | (some & (word == 0)) | too_large) & ~idle)
         for queue, mine, behind in ((parameters, ~of_codes, codes[0]), (codes, of_codes, addr)):
             entering, taking = Mux(summing, behind, word), (low & mine) | summing
@@ -266,7 +271,8 @@ class Sequencer(wiring.Component):
                 m.d.sync += index.eq(0)
                 m.d.comb += [
                     beginning.eq(1), failing.eq(aborting | bad | past),
-                    self.load_begin.eq(section == Section.DESCRIPTOR), shares.start.eq(section == Section.POSITIONS),
+                    self.load_begin.eq(section == Section.DESCRIPTOR),
+                    self.tables_begin.eq(section == Section.POSITIONS), shares.start.eq(self.tables_begin),
                 ]
                 m.next = "Load"
                 with m.If(failing):
@@ -341,10 +347,12 @@ class Sequencer(wiring.Component):
         return max(self._head_words, self.config.positions, self.config.dict_depth, self.config.max_code_bits)
 
     def _size(self, section: Value) -> Value:
-        """Words of a section; of the positions, their number; of the streams, the lengths to add up."""
+        """Words of a section; of the positions, the number of those to load; of the streams, the lengths to add up."""
         layer, config = self.layer, self.config
+        codes = Const(config.max_code_bits)
+        own = ~(layer.tag_flags & Flag.SAME_CODE).any()
         sizes = {Section.HEADER: Const(HEADER_WORDS), Section.DESCRIPTOR: Const(self._head_words),
-                 Section.POSITIONS: layer.positions, Section.CODES: Const(config.max_code_bits),
+                 Section.POSITIONS: layer.positions[:KEPT_AT], Section.CODES: codes & own.replicate(len(codes)),
                  Section.DICTIONARY: layer.dict_words}
         size: Value = Const(0)
         for kind in list(Section)[:-1]:
@@ -353,11 +361,12 @@ class Sequencer(wiring.Component):
         return size
 
     @property
-    def _most_bits(self) -> dict[str, int]:
-        """Bits that the words of a descriptor may have, where not all."""
+    def _most_bits(self) -> dict[str, tuple[int, int]]:
+        """First and last bit, less one, that must be 0 in the words of a descriptor, where there are such."""
         config = self.config
-        return {"channels": bits_for(config.act_depth), "positions": bits_for(config.positions),
-                "out_h": config.map_bits, "out_w": config.map_bits, "dict_words": bits_for(config.dict_depth)}
+        return {"channels": (bits_for(config.act_depth), 16), "positions": (bits_for(config.positions), KEPT_AT),
+                "out_h": (config.map_bits, 16), "out_w": (config.map_bits, 16),
+                "dict_words": (bits_for(config.dict_depth), 16)}
 
     def _watchdog(self, m: Module, winding: Value, running: Value) -> Value:
         """High when a layer takes too many cycles.

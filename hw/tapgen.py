@@ -21,7 +21,7 @@ from amaranth.utils import ceil_log2, exact_log2
 
 from .activations import ActivationMemory
 from .arch.config import AcceleratorConfig
-from .arch.image import EDGE_BITS, MAX_POST, MAX_PRE, POSITION_WORDS, RESIDUE_BITS, SHIFT_BITS, OpKind
+from .arch.image import EDGE_BITS, KEPT_AT, MAX_POST, MAX_PRE, POSITION_WORDS, RESIDUE_BITS, SHIFT_BITS, OpKind
 from .expander import OpLayout
 from .layer import LayerLayout
 
@@ -47,7 +47,8 @@ class TapGenerator(wiring.Component):
     stream_base : In
         Where this stream's first row begins: ``in_base + s * stream_step``. Taken in the cycle after ``start``.
     load_begin, load_positions, load : In
-        The position table's words, in image order; ``load_begin`` comes before the first.
+        The position table's words, in image order, after those kept; ``load_begin`` comes before the first, with the
+        descriptor's ``positions`` there.
     op, op_valid, op_last_x, op_last : In
         From the expander; an operation may come in every cycle. The flags belong to ends of row: last block of its row
         of blocks, of the map.
@@ -137,11 +138,11 @@ class TapGenerator(wiring.Component):
         m.d.sync += [position.eq(following), beyond.eq(beyond | following[-1]), channel3.eq(channel)]
         with m.If(eor2 | self.start):
             m.d.sync += [position.eq(0), beyond.eq(0)]
-        with m.If(~kinds[3][1] & (beyond | (position >= layer.positions[:len(following)]))):
+        (offset, residues, first, last), positions = self._table(m, following[:index_bits])
+        with m.If(~kinds[3][1] & (beyond | (position >= positions))):
             m.d.sync += self.overrun.eq(1)
         with m.If(self.clear | self.start):
             m.d.sync += self.overrun.eq(0)
-        offset, residues, first, last = self._table(m, following[:index_bits])
         base, move, move_row, move_map = self._base(m, eor2, last_x2, last2)
 
         # 4 to 6: address, with an entry for the probe.
@@ -200,12 +201,13 @@ class TapGenerator(wiring.Component):
             m.d.sync += self.shift.eq(0)
         return words
 
-    def _table(self, m: Module, index: Value) -> tuple[Value, Value, Value, Value]:
-        """The position table: offset, residues, edges at the top and left, edges at the bottom and right."""
+    def _table(self, m: Module, index: Value) -> tuple[tuple[Value, Value, Value, Value], Value]:
+        """The position table: offset, residues, edges at the top and left, edges at the bottom and right; and how many
+        positions it has."""
         word = Signal(POSITION_WORDS, init=1)
-        entry = Signal(len(index))
+        entry = Signal(len(index) + 1)
         with m.If(self.load_begin):
-            m.d.sync += [word.eq(1), entry.eq(0)]
+            m.d.sync += [word.eq(1), entry.eq(self.layer.positions[KEPT_AT:])]
         with m.Elif(self.load_positions):
             m.d.sync += [word.eq(Cat(word[-1], word[:-1])), entry.eq(entry + word[-1])]
         reads = []
@@ -214,11 +216,11 @@ class TapGenerator(wiring.Component):
                 shape=bits, depth=self.config.positions, init=[], attrs={"ram_style": "block"})
             write, read = memory.write_port(), memory.read_port()
             m.d.comb += [
-                write.addr.eq(entry), write.data.eq(self.load), write.en.eq(self.load_positions & word[n]),
+                write.addr.eq(entry[:-1]), write.data.eq(self.load), write.en.eq(self.load_positions & word[n]),
                 read.addr.eq(index), read.en.eq(1),
             ]
             reads.append(read.data)
-        return reads[0], reads[1][:2 * RESIDUE_BITS], reads[1][2 * RESIDUE_BITS:], reads[2]
+        return (reads[0], reads[1][:2 * RESIDUE_BITS], reads[1][2 * RESIDUE_BITS:], reads[2]), entry
 
     def _base(self, m: Module, eor: Value, last_x: Value, last: Value) -> tuple[Signal, Signal, Signal, Signal]:
         """Input base of the row and block in stage 3, and the strobes that move it to the next block, to the next row

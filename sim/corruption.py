@@ -19,10 +19,12 @@ from ..hw.arch.image import (
     DESCRIPTOR_TAG,
     DESCRIPTOR_WORDS,
     HEADER_WORDS,
+    KEPT_AT,
     LENGTH_WORDS,
     MODEL_MAGIC,
     POSITION_WORDS,
     WATCHDOG_UNIT,
+    Flag,
 )
 from ..sw.compiler.compile import compile_
 from ..sw.image import Image
@@ -125,7 +127,9 @@ def cycle_bound(memory: np.ndarray, config: AcceleratorConfig) -> int:
             return bound
         at += DESCRIPTOR_WORDS
         lengths = [int(memory[(at + n) % depth]) for n in range(LENGTH_WORDS * config.streams)]
-        loaded = (len(lengths) + POSITION_WORDS * fields["positions"] + config.max_code_bits + fields["dict_words"])
+        positions = fields["positions"] & (1 << KEPT_AT) - 1
+        codes = 0 if fields["tag_flags"] & Flag.SAME_CODE else config.max_code_bits
+        loaded = len(lengths) + POSITION_WORDS * positions + codes + fields["dict_words"]
         bound += min(loaded, total) + (fields["watchdog"] + 1) * WATCHDOG_UNIT
         at += loaded + sum(low | high << 16 for low, high in zip(lengths[::2], lengths[1::2], strict=True))
         if at > total:

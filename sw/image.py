@@ -22,7 +22,7 @@ from .compiler.placement import TENSOR_BYTES, TensorPlacement
 __all__ = ["Image"]
 
 MAGIC = b"SWI1"
-VERSION = 2
+VERSION = 3
 SECTIONS = (b"CONF", b"TENS", b"WORD")
 """Section kinds, in file order."""
 

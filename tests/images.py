@@ -46,11 +46,15 @@ def stream_words(codewords: Iterable[str], contexts: int) -> list[int]:
 
 def layer_words(config: AcceleratorConfig, *, flags: int, positions: Sequence[list[int]], counts: Sequence[int],
                 dictionary: Sequence[int], parameters: Sequence[Sequence[int]],
-                codewords: Sequence[str | Sequence[int]], **fields: int) -> list[int]:
+                codewords: Sequence[str | Sequence[int]], kept: int = 0, **fields: int) -> list[int]:
     """One layer of the model memory.
 
     Parameters
     ----------
+    positions, counts : sequences
+        Those that follow the descriptor; with ``SAME_CODE`` no counts.
+    kept : int
+        Positions kept from the layer before.
     parameters, codewords : sequences, one item a stream
         Words; codewords also as a string of bits with blanks between them.
     **fields : int
@@ -59,10 +63,11 @@ def layer_words(config: AcceleratorConfig, *, flags: int, positions: Sequence[li
     streams = [stream_words(words.split(), config.interleave) if isinstance(words, str) else list(words)
                for words in codewords]
     values = dict.fromkeys(DESCRIPTOR, 0) | {"group_rows": fields["rows"], "out_phases": 0x0101}
-    values |= {"tag_flags": 0xD000 | flags, "positions": len(positions), "dict_words": len(dictionary)} | fields
+    values |= {"tag_flags": 0xD000 | flags, "positions": kept << 10 | len(positions), "dict_words": len(dictionary)}
+    values |= fields
     lengths = [half for pair in zip(parameters, streams, strict=True) for words in pair
                for half in (len(words) & 0xFFFF, len(words) >> WORD)]
-    padded = [*counts, *[0] * (config.max_code_bits - len(counts))]
+    padded = [] if flags & 1 << 10 else [*counts, *[0] * (config.max_code_bits - len(counts))]
     tables = [*[values[name] for name in DESCRIPTOR], *lengths, *(word for entry in positions for word in entry),
               *padded, *dictionary, *(word for words in parameters for word in words),
               *(word for words in streams for word in words)]
@@ -93,7 +98,7 @@ def file_bytes(config: AcceleratorConfig, words: Sequence[int], source: bytes, t
                 "WORD": struct.pack(f"<{len(words)}H", *words)} | (changes or {})
     table = b"".join(struct.pack("<4sII", kind.encode(), len(payload), zlib.crc32(payload))
                      for kind, payload in payloads.items())
-    head = struct.pack("<4sHHI", b"SWI1", 2, len(payloads), config.fingerprint)
+    head = struct.pack("<4sHHI", b"SWI1", 3, len(payloads), config.fingerprint)
     return head + struct.pack("<I", zlib.crc32(head + table)) + table + b"".join(payloads.values())
 
 

@@ -120,4 +120,4 @@ class Status(enum.IntEnum):
     """The host aborted the run."""
 
 
-MAP_VERSION = 2
+MAP_VERSION = 3

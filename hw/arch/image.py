@@ -53,12 +53,17 @@ class Flag(enum.IntFlag):
     (y, x) at ``out_base + y * out_plane_y + x * out_plane_x`` (phases never wrap)."""
     BATCH = 1 << 9
     """Each lane holds another image: of each row pass only the lanes of the images of the run are drained."""
+    SAME_CODE = 1 << 10
+    """No code table and no dictionary follow: those of the layer before stay."""
+    COMPACT = 1 << 11
+    """A row's bias and its scale, of one term, are one word (:data:`COMPACT_BIAS_BITS`). Without ``BIAS``,
+    ``WIDE_BIAS`` and ``SHARED_SCALE``."""
 
 
 DESCRIPTOR: tuple[str, ...] = (
     "tag_flags",       # DESCRIPTOR_TAG << 12 | Flag
     "channels",        # C: taps per kernel position
-    "positions",       # kernel positions
+    "positions",       # KEPT_AT: positions kept from the layer before; below: those that follow
     "rows",            # output channels
     "group_rows",      # rows of one stream per group
     "group_step",      # added to a stream's input base address at each new group
@@ -83,15 +88,19 @@ DESCRIPTOR: tuple[str, ...] = (
     "watchdog",        # most cycles of the layer, in units of WATCHDOG_UNIT, less one
 )
 """The words of a layer descriptor, in order. After it come, in this order: for each stream a length of its parameters
-and one of its codewords (each two words, low half first); the position table (three words a position); the code table
-(``max_code_bits`` words: codewords of length 1, 2, ...); the dictionary; for each stream its parameters; for each
-stream its codewords; then the next layer's descriptor."""
+and one of its codewords (each two words, low half first); the positions that are not kept (three words each); without
+``SAME_CODE`` the code table (``max_code_bits`` words: codewords of length 1, 2, ...) and the dictionary; for each
+stream its parameters; for each stream its codewords; then the next layer's descriptor."""
 DESCRIPTOR_WORDS = len(DESCRIPTOR)
 LENGTH_WORDS = 4
 """Words of the lengths of one stream."""
 WATCHDOG_UNIT = 4096
 """Cycles; a layer that takes longer than ``(watchdog + 1) * WATCHDOG_UNIT`` ends the run."""
 
+KEPT_AT = 10
+"""Bit of the descriptor's ``positions`` at which the number of kept ones begins: the first ones of the table, as the
+layers before left them. Those that follow the descriptor come after them."""
+KEPT_MAX = (1 << 16 - KEPT_AT) - 1
 POSITION_WORDS = 3
 """Words of a position: offset; residues and edges at the top and left (:data:`RESIDUE_BITS`, :data:`EDGE_BITS`):
 ``residue_y | residue_x << 3 | first_y << 6 | first_x << 10``; edges at the bottom and right:
@@ -155,3 +164,5 @@ class MicroOp:
 SCALE_SHIFT_BITS = 5
 SCALE_EXTRA_AT = 6
 SCALE_EXTRA_MAX = 3
+COMPACT_BIAS_BITS = 12
+"""Low bits of a ``COMPACT`` row's word: its bias, sign-extended. The others are the final shift."""

@@ -8,7 +8,17 @@ import dataclasses
 import random
 
 from ...hw.arch.config import AcceleratorConfig
-from ...hw.arch.image import MAX_POST, MAX_PRE, RECTIFY_SHIFT, MicroOp, OpKind
+from ...hw.arch.image import (
+    DESCRIPTOR_WORDS,
+    KEPT_AT,
+    KEPT_MAX,
+    MAX_POST,
+    MAX_PRE,
+    POSITION_WORDS,
+    RECTIFY_SHIFT,
+    MicroOp,
+    OpKind,
+)
 from .agents import Bench, layer_word
 
 __all__ = ["Axis", "Issue", "Shape", "load", "op_word", "plan", "random_row", "random_shape"]
@@ -129,8 +139,8 @@ class Shape:
         return words + [word for offset in self.extra for word in (offset, 0, 0)]
 
     def word(self, **others: int) -> int:
-        """The descriptor."""
-        return layer_word(channels=self.channels, positions=self.positions, rows=self.rows, group_rows=self.group_rows,
+        """The descriptor, but for its positions, which are only looked at when the table is loaded."""
+        return layer_word(channels=self.channels, rows=self.rows, group_rows=self.group_rows,
                           group_step=self.group_step, out_h=self.y.out, out_w=self.x.out, in_col_step=self.pitch,
                           in_row_step=self.row_step, **others)
 
@@ -218,14 +228,25 @@ def plan(rng: random.Random, shape: Shape, most: int) -> list[Issue]:
     return items
 
 
-async def load(bench: Bench, shape: Shape, **others: int) -> None:
-    """Position table and descriptor, then the start."""
-    rng = bench.rng
-    bench.ports.put(layer=rng.getrandbits(16 * 25))
+async def _load_table(bench: Bench, table: list[int], kept: int) -> None:
+    loaded = table[kept * POSITION_WORDS:]
+    positions = kept << KEPT_AT | len(loaded) // POSITION_WORDS
+    others = bench.rng.getrandbits(16 * DESCRIPTOR_WORDS) & ~layer_word(positions=0xFFFF)
+    bench.ports.put(layer=others | layer_word(positions=positions))
     await bench.strobe(load_begin=1)
-    for word in shape.table():
+    for word in loaded:
         await bench.strobe(load=word, load_positions=1)
-        await bench.step(rng.choice((0, 0, 0, 2)))
+        await bench.step(bench.rng.choice((0, 0, 0, 2)))
+
+
+async def load(bench: Bench, shape: Shape, **others: int) -> None:
+    """Position table, at times of what a table before has left and the rest, and descriptor; then the start."""
+    rng, table = bench.rng, shape.table()
+    kept = rng.choice((0, rng.randint(0, min(shape.positions, KEPT_MAX))))
+    if kept:
+        await _load_table(bench, [word ^ rng.getrandbits(16) * (n >= kept * POSITION_WORDS)
+                                  for n, word in enumerate(table)], 0)
+    await _load_table(bench, table, kept)
     bench.ports.put(layer=shape.word(**others), stream_base=shape.base)
     await bench.step(2)
     await bench.strobe(start=1)

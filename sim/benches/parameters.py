@@ -7,7 +7,7 @@ from typing import Any
 
 import cocotb
 
-from ...hw.arch.image import SCALE_EXTRA_MAX, Flag
+from ...hw.arch.image import COMPACT_BIAS_BITS, SCALE_EXTRA_MAX, Flag
 from .agents import Bench, Memory, layer_word, signed
 
 
@@ -43,6 +43,7 @@ class Stream:
         self.bench, self.number, self.start = bench, number, start
         rng, streams = bench.rng, bench.config.streams
         has_bias, wide, shared = Flag.BIAS in flags, Flag.WIDE_BIAS in flags, Flag.SHARED_SCALE in flags
+        compact = Flag.COMPACT in flags
         # Each number of further terms once, in random order.
         extras = rng.sample(range(SCALE_EXTRA_MAX + 1), SCALE_EXTRA_MAX + 1) * 2
         common = Scale.random(rng, rng.randrange(SCALE_EXTRA_MAX + 1))
@@ -50,15 +51,20 @@ class Stream:
         self.rows: list[tuple[int, Scale, int]] = []
         self.ends: list[int] = []
         for row, extra in enumerate(extras):
-            width = 32 if wide else 16
+            width = COMPACT_BIAS_BITS if compact else 32 if wide else 16
             bias = rng.choice((-(1 << width - 1), (1 << width - 1) - 1, -1, signed(rng.getrandbits(width), width)))
             scale = common if shared else Scale.random(rng, extra)
+            if compact:
+                scale = Scale(scale.shift % 16, ())
             channel = rng.getrandbits(16) if Flag.ORDER in flags else row * streams + number
             self.words += [channel] if Flag.ORDER in flags else []
             if has_bias:
                 self.words += [bias & 0xFFFF] + ([bias >> 16 & 0xFFFF] if wide else [])
-            self.words += [] if shared else scale.words
-            self.rows.append((bias if has_bias else 0, scale, channel))
+            if compact:
+                self.words.append(bias & (1 << width) - 1 | scale.shift << width)
+            else:
+                self.words += [] if shared else scale.words
+            self.rows.append((bias if has_bias or compact else 0, scale, channel))
         self.row = self._hold = 0
         self._advancing = False
 
@@ -140,11 +146,12 @@ async def rows_get_their_parameters(dut: Any) -> None:
     """All combinations of flags, all numbers of scale terms, idle and stalling memory; layers one after another."""
     bench = await Bench.open(dut, "parameters")
     memory = Memory(bench, "mem")
-    flags = list(itertools.product((False, True), repeat=4))
-    for number, (order, has_bias, wide, shared) in enumerate(flags * bench.rounds):
+    flags = [Flag(Flag.ORDER * order | Flag.BIAS * has_bias | Flag.WIDE_BIAS * wide | Flag.SHARED_SCALE * shared)
+             for order, has_bias, wide, shared in itertools.product((False, True), repeat=4)]
+    flags += [Flag.COMPACT, Flag.COMPACT | Flag.ORDER]
+    for number, chosen in enumerate(flags * bench.rounds):
         memory.stall = (0.0, 0.6)[(number + number // 8) % 2]
-        await run(bench, memory, Flag(Flag.ORDER * order | Flag.BIAS * has_bias | Flag.WIDE_BIAS * wide
-                                      | Flag.SHARED_SCALE * shared))
+        await run(bench, memory, chosen)
 
 
 @cocotb.test()

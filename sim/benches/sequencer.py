@@ -9,7 +9,17 @@ import cocotb
 
 from ...hw.arch.bus import COUNTER_WORDS, Counter, Status
 from ...hw.arch.config import AcceleratorConfig
-from ...hw.arch.image import DESCRIPTOR, DESCRIPTOR_TAG, HEADER_WORDS, MODEL_MAGIC, POSITION_WORDS, WATCHDOG_UNIT
+from ...hw.arch.image import (
+    DESCRIPTOR,
+    DESCRIPTOR_TAG,
+    HEADER_WORDS,
+    KEPT_AT,
+    KEPT_MAX,
+    MODEL_MAGIC,
+    POSITION_WORDS,
+    WATCHDOG_UNIT,
+    Flag,
+)
 from ...hw.sequencer import Section
 from .agents import Bench, Memory, layer_word
 
@@ -28,13 +38,16 @@ class Layer:
 
     @classmethod
     def random(cls, rng: random.Random, config: AcceleratorConfig) -> "Layer":
-        counts = {Section.POSITIONS: rng.choice((1, config.positions, rng.randint(1, min(20, config.positions)))),
-                  Section.CODES: config.max_code_bits, Section.DICTIONARY: rng.choice((0, 1, 30, config.dict_depth))}
         fields = {name: rng.getrandbits(16) for name in DESCRIPTOR}
+        flags, kept = rng.getrandbits(12), rng.choice((0, rng.randint(0, KEPT_MAX)))
+        counts = {Section.POSITIONS: rng.choice((not kept, 1, config.positions,
+                                                 rng.randint(1, min(20, config.positions)))),
+                  Section.CODES: 0 if flags & Flag.SAME_CODE else config.max_code_bits,
+                  Section.DICTIONARY: rng.choice((0, 1, 30, config.dict_depth))}
         most = (1 << config.map_bits) - 1
         fields |= {
-            "tag_flags": DESCRIPTOR_TAG << 12 | rng.getrandbits(12), "channels": rng.choice((1, config.act_depth)),
-            "positions": counts[Section.POSITIONS], "group_rows": rng.randint(1, 0xFFFF),
+            "tag_flags": DESCRIPTOR_TAG << 12 | flags, "channels": rng.choice((1, config.act_depth)),
+            "positions": kept << KEPT_AT | counts[Section.POSITIONS], "group_rows": rng.randint(1, 0xFFFF),
             "rows": rng.choice((1, config.streams + 1, 0xFFFF, rng.randint(1, 0xFFFF))),
             "out_h": rng.choice((1, most)), "out_w": rng.choice((1, most)), "dict_words": counts[Section.DICTIONARY],
         }
@@ -306,7 +319,7 @@ async def bad_headers_and_descriptors(dut: Any) -> None:
     channels, positions, dictionary = (
         1 << depth.bit_length() for depth in (config.act_depth, config.positions, config.dict_depth))
     bad = [("tag_flags", 0xC123), ("tag_flags", 0x0123), ("channels", 0), ("channels", channels),
-           ("channels", 0xFFFF), ("positions", 0), ("positions", positions), ("positions", 0x8001),
+           ("channels", 0xFFFF), ("positions", 0), *[("positions", 0x8000 | positions)] * (not positions >> KEPT_AT),
            ("rows", 0), ("group_rows", 0), ("out_h", 0), ("out_w", 0), ("out_h", most), ("out_w", most),
            ("out_w", 0xFFFF), ("dict_words", dictionary), ("dict_words", 0xFFFF)]
     for number, (field, value) in enumerate(bad):

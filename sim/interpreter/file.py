@@ -17,7 +17,7 @@ from .program import LayerProgram, read_layers
 
 __all__ = ["Placement", "Program", "read_image"]
 
-FILE_MAGIC, FILE_VERSION = b"SWI1", 2
+FILE_MAGIC, FILE_VERSION = b"SWI1", 3
 FILE_HEADER, SECTION, TENSOR = struct.Struct("<4sHHII"), struct.Struct("<4sII"), struct.Struct("<6H4BbB")
 SECTIONS = (b"CONF", b"TENS", b"WORD")
 RAW_BITS = 32

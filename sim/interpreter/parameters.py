@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from ...hw.arch.errors import ImageError
-from ...hw.arch.image import SCALE_EXTRA_AT, SCALE_EXTRA_MAX, SCALE_SHIFT_BITS, Flag
+from ...hw.arch.image import COMPACT_BIAS_BITS, SCALE_EXTRA_AT, SCALE_EXTRA_MAX, SCALE_SHIFT_BITS, Flag
 
 __all__ = ["RowParameters", "Scale", "read_parameters"]
 
@@ -74,6 +74,11 @@ class _Words:
         return Scale(tuple((field & SHIFT_MASK, bool(field >> SIGN_AT & 1)) for field in fields[:extra]),
                      first & SHIFT_MASK)
 
+    def compact(self) -> tuple[int, Scale]:
+        word = self.take()
+        shift, bias = divmod(word, 1 << COMPACT_BIAS_BITS)
+        return bias - (bias >> COMPACT_BIAS_BITS - 1 << COMPACT_BIAS_BITS), Scale((), shift)
+
     def bias(self, wide: bool) -> int:
         low = self.take()
         if not wide:
@@ -92,21 +97,30 @@ def read_parameters(where: str, words: np.ndarray, flags: Flag, channels: range)
     words : int64 array
         The words of the stream's parameters.
     flags : Flag
-        ``SHARED_SCALE``, ``ORDER``, ``BIAS`` and ``WIDE_BIAS`` decide the layout. A raw layer has scale words too,
-        which do nothing.
+        ``SHARED_SCALE``, ``ORDER``, ``BIAS``, ``WIDE_BIAS`` and ``COMPACT`` decide the layout. A raw layer has scale
+        words too, which do nothing.
     channels : range
         The rows' output channels without ``ORDER``.
 
     Raises
     ------
     ImageError
-        If the words are too few or too many, or have undefined bits.
+        If the words are too few or too many, or have undefined bits, or the flags don't go together.
     """
+    compact = Flag.COMPACT in flags
+    if compact and flags & (Flag.SHARED_SCALE | Flag.BIAS | Flag.WIDE_BIAS):
+        raise ImageError(f"{where}: COMPACT parameters hold each row's bias and scale, so SHARED_SCALE, BIAS and "
+                         f"WIDE_BIAS must not be set; {AGAIN}")
     reader = _Words(where, words, len(channels))
     shared = reader.scale() if Flag.SHARED_SCALE in flags and channels else None
     order, biases, scales = [], [], []
     for channel in channels:
         order.append(reader.take() if Flag.ORDER in flags else channel)
+        if compact:
+            bias, scale = reader.compact()
+            biases.append(bias)
+            scales.append(scale)
+            continue
         biases.append(reader.bias(Flag.WIDE_BIAS in flags) if Flag.BIAS in flags else 0)
         scales.append(shared if shared is not None else reader.scale())
     if reader.position != len(words):

@@ -13,6 +13,7 @@ from ...hw.arch.image import (
     EDGE_BITS,
     HEADER,
     HEADER_WORDS,
+    KEPT_AT,
     LAYERS_MAX,
     LENGTH_WORDS,
     MODEL_MAGIC,
@@ -25,7 +26,7 @@ from ...hw.arch.image import (
 )
 from .banks import Walk
 from .parameters import RowParameters, read_parameters
-from .streams import Operations, read_code, read_operations
+from .streams import Code, Operations, read_code, read_operations
 
 __all__ = ["LayerProgram", "Positions", "StreamProgram", "read_layers"]
 
@@ -90,6 +91,15 @@ class LayerProgram:
         return f"layer {self.number}"
 
 
+@dataclasses.dataclass
+class _Tables:
+    """What the layers so far have left in the accelerator's tables: the words of positions, int64 (positions,
+    POSITION_WORDS), and the code; none before the first layer of a run."""
+
+    positions: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, POSITION_WORDS), np.int64))
+    code: Code | None = None
+
+
 class _Words:
     """A reader of model memory words that never runs past their end."""
 
@@ -126,10 +136,11 @@ def read_layers(words: np.ndarray, config: AcceleratorConfig) -> tuple[tuple[Lay
         raise ImageError(f"model header: {used} words in use, but the section WORD has {len(words)}; {AGAIN}")
     reader = _Words(words[:used])
     reader.take(HEADER_WORDS, "model header")
-    layers, starts = [], []
+    layers, starts, tables = [], [], _Tables()
     for number in range(count):
         starts.append(reader.position)
-        layers.append(_read_layer(number, reader, config))
+        tables = _Tables() if number == tail else tables  # a run may begin there
+        layers.append(_read_layer(number, reader, config, tables))
     if reader.position != used:
         raise ImageError(f"model: its {count} layers end at word {reader.position}, but {used} are in use; {AGAIN}")
     address, expected = header["tail_addr_hi"] << 16 | header["tail_addr_lo"], [*starts, 0]
@@ -164,15 +175,44 @@ def _read_positions(where: str, words: np.ndarray, config: AcceleratorConfig) ->
     return table
 
 
-def _read_layer(number: int, reader: _Words, config: AcceleratorConfig) -> LayerProgram:
+def _take_positions(where: str, fields: dict[str, int], reader: _Words, config: AcceleratorConfig, tables: _Tables,
+                    ) -> Positions:
+    """The layer's position table: what is kept of the one that is there, then the words that follow."""
+    kept, loaded = divmod(fields["positions"], 1 << KEPT_AT)
+    if not 1 <= kept + loaded <= config.positions:
+        raise ImageError(f"{where} descriptor: positions must be from 1 to {config.positions}, not {kept + loaded}; "
+                         f"{AGAIN}")
+    if kept > len(tables.positions):
+        raise ImageError(f"{where} descriptor: keeps {kept} positions, but {len(tables.positions)} are there; {AGAIN}")
+    words = reader.take(loaded * POSITION_WORDS, f"{where} position table").reshape(-1, POSITION_WORDS)
+    table = np.concatenate((tables.positions[:kept], words))
+    tables.positions = np.concatenate((table, tables.positions[len(table):]))
+    return _read_positions(where, table.ravel(), config)
+
+
+def _take_code(where: str, flags: Flag, fields: dict[str, int], reader: _Words, config: AcceleratorConfig,
+               tables: _Tables) -> Code:
+    """The layer's code table and dictionary: its own, or those that are there."""
+    if Flag.SAME_CODE not in flags:
+        counts = reader.take(config.max_code_bits, f"{where} code table")
+        words = reader.take(fields["dict_words"], f"{where} dictionary")
+        tables.code = read_code(where, config, counts, words, fields["eor"])
+    elif tables.code is None:
+        raise ImageError(f"{where} descriptor: SAME_CODE, but no layer before has left a code; {AGAIN}")
+    elif fields["dict_words"] or fields["eor"] != tables.code.eor:
+        raise ImageError(f"{where} descriptor: with SAME_CODE, dict_words must be 0 and eor that of the code, "
+                         f"{tables.code.eor}, not {fields['dict_words']} and {fields['eor']}; {AGAIN}")
+    return tables.code
+
+
+def _read_layer(number: int, reader: _Words, config: AcceleratorConfig, tables: _Tables) -> LayerProgram:
     where = f"layer {number}"
     d = reader.named(DESCRIPTOR, f"{where} descriptor")
     flags = _check_descriptor(f"{where} descriptor", d, config)
     lengths = reader.take(config.streams * LENGTH_WORDS, f"{where} stream lengths").reshape(-1, 2, 2)
     sizes = lengths[:, :, 0] | lengths[:, :, 1] << 16
-    positions = _read_positions(where, reader.take(d["positions"] * POSITION_WORDS, f"{where} position table"), config)
-    counts = reader.take(config.max_code_bits, f"{where} code table")
-    code = read_code(where, config, counts, reader.take(d["dict_words"], f"{where} dictionary"), d["eor"])
+    positions = _take_positions(where, d, reader, config, tables)
+    code = _take_code(where, flags, d, reader, config, tables)
     names = [f"{where} stream {stream}" for stream in range(config.streams)]
     parameters = [reader.take(int(size), f"{name} parameters") for name, size in zip(names, sizes[:, 0], strict=True)]
     codewords = [reader.take(int(size), name) for name, size in zip(names, sizes[:, 1], strict=True)]
@@ -184,7 +224,7 @@ def _read_layer(number: int, reader: _Words, config: AcceleratorConfig) -> Layer
         rows = min(1, len(channels)) if shared else len(channels)
         repeats = len(channels) if shared else 1
         operations = read_operations(
-            name, config, code, codewords[stream], rows=rows, channels=d["channels"], positions=d["positions"],
+            name, config, code, codewords[stream], rows=rows, channels=d["channels"], positions=len(positions.offset),
             most=(d["watchdog"] + 1) * WATCHDOG_UNIT // max(1, blocks * repeats))
         longest = int(operations.codewords.max(initial=0))
         if (shared or blocks > 1) and longest > config.row_depth:
@@ -210,12 +250,10 @@ def _check_descriptor(where: str, d: dict[str, int], config: AcceleratorConfig) 
     if d["tag_flags"] >> 12 != DESCRIPTOR_TAG:
         raise ImageError(f"{where}: tag is 0x{d['tag_flags'] >> 12:x}, not 0x{DESCRIPTOR_TAG:x}; {AGAIN}")
     bits = d["tag_flags"] & 0xFFF
-    if bits & ~sum(Flag):
-        raise ImageError(f"{where}: flags 0x{bits:03x} have undefined bits; {AGAIN}")
     flags = Flag(bits)
     coordinate, phase = (1 << config.map_bits) - 1, (1 << PHASE_BITS) - 1
     for name, value, high in (
-            ("channels", d["channels"], 0xFFFF), ("positions", d["positions"], config.positions),
+            ("channels", d["channels"], 0xFFFF),
             ("rows", d["rows"], 0xFFFF), ("group_rows", d["group_rows"], 0xFFFF), ("out_h", d["out_h"], coordinate),
             ("out_w", d["out_w"], coordinate), ("vertical phases", d["out_phases"] >> 8, phase),
             ("horizontal phases", d["out_phases"] & 0xFF, phase)):

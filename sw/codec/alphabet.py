@@ -1,6 +1,7 @@
 """From a layer's weights to its dictionary, code and codewords: the best of several alphabets."""
 
 import dataclasses
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -13,7 +14,8 @@ from .dictionary import choose_phrases, spell
 from .huffman import CanonicalCode, code_lengths
 from .phrases import BUILDERS, EOR, LayerTaps, Phrases
 
-__all__ = ["REPLAYED_TOLERANCE", "TOLERANCE", "EncodedLayer", "encode_layer", "shared_row"]
+__all__ = ["REPLAYED_TOLERANCE", "TOLERANCE", "EncodedLayer", "TapRows", "encode_layer", "encode_layers",
+           "shared_row"]
 
 TOLERANCE, REPLAYED_TOLERANCE = 1 / 32, 1 / 8
 """How much larger than the smallest a layer may be, to take fewer cycles; where each row is replayed."""
@@ -65,9 +67,19 @@ class EncodedLayer:
         return np.array([op.pack() for entry in self.entries for op in entry], dtype=np.uint16)
 
     @property
+    def table_bits(self) -> int:
+        """Size of code table and dictionary."""
+        return 16 * (self.max_code_bits + self.dictionary.size)
+
+    @cached_property
+    def codeword_bits(self) -> int:
+        """Size of the codewords, without the padding of the streams' last words."""
+        return int(self.lengths[self.symbols].astype(np.int64).sum())
+
+    @property
     def bits(self) -> int:
-        """Size of code table, dictionary and codewords, without the padding of the streams' last words."""
-        return 16 * (self.max_code_bits + self.dictionary.size) + int(self.lengths[self.symbols].astype(np.int64).sum())
+        """Size of code table, dictionary and codewords."""
+        return self.table_bits + self.codeword_bits
 
     @cached_property
     def cycles_per_row(self) -> np.ndarray:
@@ -84,9 +96,9 @@ class EncodedLayer:
         return np.asarray(self.symbols[places])
 
 
-def encode_layer(indices: np.ndarray, codebook: tuple[tuple[Term, ...], ...], *, channels: int,
-                 max_code_bits: int, dict_depth: int, tolerance: float = TOLERANCE) -> EncodedLayer:
-    """Encode a layer in the alphabet with the fewest cycles of those that make it nearly as small as the smallest.
+@dataclasses.dataclass(frozen=True, eq=False)
+class TapRows:
+    """A layer's weights.
 
     Parameters
     ----------
@@ -96,16 +108,34 @@ def encode_layer(indices: np.ndarray, codebook: tuple[tuple[Term, ...], ...], *,
         An empty entry is the weight 0.
     channels : int
         Taps per position (C).
+    """
+
+    indices: np.ndarray
+    codebook: tuple[tuple[Term, ...], ...]
+    channels: int
+
+
+def encode_layer(indices: np.ndarray, codebook: tuple[tuple[Term, ...], ...], *, channels: int,
+                 max_code_bits: int, dict_depth: int, tolerance: float = TOLERANCE) -> EncodedLayer:
+    """Encode one layer; arguments as those of :class:`TapRows` and :func:`encode_layers`."""
+    return encode_layers([TapRows(indices, codebook, channels)], max_code_bits=max_code_bits, dict_depth=dict_depth,
+                         tolerance=tolerance)[0]
+
+
+def encode_layers(layers: Sequence[TapRows], *, max_code_bits: int, dict_depth: int,
+                  tolerance: float = TOLERANCE) -> tuple[EncodedLayer, ...]:
+    """Encode layers with one dictionary and code for all, in the alphabet with the fewest cycles of those that make
+    them nearly as small as the smallest.
+
+    Parameters
+    ----------
+    layers : sequence of TapRows
     max_code_bits : int
         Longest codeword (``AcceleratorConfig.max_code_bits``).
     dict_depth : int
         Most micro-operations of the dictionary (``AcceleratorConfig.dict_depth``).
     tolerance : float
-        How much larger than the smallest it may be, to take fewer cycles.
-
-    Returns
-    -------
-    EncodedLayer
+        How much larger than the smallest they may be, to take fewer cycles.
 
     Raises
     ------
@@ -114,26 +144,27 @@ def encode_layer(indices: np.ndarray, codebook: tuple[tuple[Term, ...], ...], *,
     ModelError
         If an argument is malformed.
     """
-    layer = _prepare(indices, codebook, channels=channels)
+    together = _prepare(layers)
     max_entries = min(SYMBOLS_MAX, 1 << max_code_bits)
     found: list[tuple[int, Phrases, np.ndarray]] = []
     for builder in BUILDERS:
-        for phrases in builder(layer):
+        for phrases in builder(together):
             choice = choose_phrases(phrases, max_code_bits=max_code_bits, max_entries=max_entries,
                                     max_operations=dict_depth)
             if choice:
                 found.append((choice[1], phrases, choice[0]))
     if not found:
         raise CapacityError(
-            f"{len(layer.values)} different weights and the end of row do not fit a dictionary of {max_entries} "
+            f"{len(together.values)} different weights and the end of row do not fit a dictionary of {max_entries} "
             f"entries, {dict_depth} micro-operations and codewords of {max_code_bits} bits; use fewer weight levels or "
             f"raise max_code_bits or dict_depth")
     # The search leaves out the trimmed ends of rows: make all that can win, to compare them.
     limit = (1 + 2 * tolerance) * min(bits for bits, _, _ in found) + 64
     made = [_assemble(phrases, kept, max_code_bits) for bits, phrases, kept in found if bits <= limit]
     smallest = min(encoded.bits for encoded in made)
-    return min((encoded for encoded in made if encoded.bits <= (1 + tolerance) * smallest),
+    best = min((encoded for encoded in made if encoded.bits <= (1 + tolerance) * smallest),
                key=lambda encoded: (int(encoded.cycles_per_row.sum()), encoded.bits))
+    return _parted(best, [len(layer.indices) for layer in layers])
 
 
 def shared_row(taps: int, truncate: int, *, maximum: bool = False,
@@ -167,9 +198,24 @@ def shared_row(taps: int, truncate: int, *, maximum: bool = False,
                         row_lengths=np.array([taps + 1]), max_code_bits=max_code_bits, entries=entries)
 
 
-def _prepare(indices: np.ndarray, codebook: tuple[tuple[Term, ...], ...], *, channels: int) -> LayerTaps:
-    """Check the arguments; number the different weights that occur."""
-    indices = np.asarray(indices)
+def _prepare(layers: Sequence[TapRows]) -> LayerTaps:
+    """Check the arguments; number the different weights that occur. Rows are filled with zeros, which cost nothing at
+    their ends."""
+    values: dict[tuple[Term, ...], int] = {}
+    taps = np.zeros((sum(len(layer.indices) for layer in layers), max(layer.indices.shape[-1] for layer in layers)),
+                    np.uint16)
+    end = 0
+    for layer in layers:
+        numbered = _numbered(layer, values)
+        taps[end:end + len(numbered), :numbered.shape[1]] = numbered
+        end += len(numbered)
+    return LayerTaps(taps=taps, values=tuple(values), reach=min(
+        layer.channels if layer.channels > 1 else MAX_PRE + MAX_POST for layer in layers))
+
+
+def _numbered(layer: TapRows, values: dict[tuple[Term, ...], int]) -> np.ndarray:
+    """Numbers of a layer's weights, those of zeros 0; weights that are not there yet are added."""
+    indices, codebook, channels = np.asarray(layer.indices), layer.codebook, layer.channels
     if indices.dtype != np.uint16 or indices.ndim != 2 or not indices.size:
         raise ModelError(f"weight indices must be uint16 of shape (rows, taps), not {indices.dtype} of shape "
                          f"{indices.shape}")
@@ -182,14 +228,22 @@ def _prepare(indices: np.ndarray, codebook: tuple[tuple[Term, ...], ...], *, cha
             if not 0 <= term.shift <= MAX_SHIFT_FIELD:
                 raise ModelError(f"a weight's term must have a shift from 0 to {MAX_SHIFT_FIELD}, not {term.shift}")
     occurs = np.bincount(indices.reshape(-1), minlength=len(codebook)) > 0
-    values: dict[tuple[Term, ...], int] = {}
     number = np.zeros(len(codebook), dtype=np.uint16)
     for index in np.flatnonzero(occurs):
         entry = tuple(codebook[index])
         if entry:
             number[index] = values.setdefault(entry, len(values) + 1)
-    return LayerTaps(taps=number[indices], values=tuple(values),
-                     reach=channels if channels > 1 else MAX_PRE + MAX_POST)
+    return np.asarray(number[indices])
+
+
+def _parted(encoded: EncodedLayer, rows: Sequence[int]) -> tuple[EncodedLayer, ...]:
+    """The parts of layers that were encoded together."""
+    if len(rows) == 1:
+        return (encoded,)
+    lengths = np.split(encoded.row_lengths, np.cumsum(rows)[:-1])
+    symbols = np.split(encoded.symbols, np.cumsum([part.sum() for part in lengths])[:-1])
+    return tuple(dataclasses.replace(encoded, symbols=part, row_lengths=length)
+                 for part, length in zip(symbols, lengths, strict=True))
 
 
 def _assemble(phrases: Phrases, kept: np.ndarray, max_code_bits: int) -> EncodedLayer:

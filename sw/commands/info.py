@@ -63,8 +63,8 @@ def _image(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     image = Image.load(file)
     cycles = predict(image)
     layers = [{
-        "layer": number, "positions": layer.fields["positions"],
-        "taps": layer.fields["positions"] * layer.fields["channels"], "output": "x".join(map(str, place.shape)),
+        "layer": number, "positions": layer.positions,
+        "taps": layer.positions * layer.fields["channels"], "output": "x".join(map(str, place.shape)),
         "flags": " ".join(str(flag.name) for flag in layer.flags) or "-",
         "bytes": 2 * layer.words, "cycles": predicted.total,
     } for number, (layer, place, predicted) in enumerate(zip(image.layers, image.placements, cycles, strict=True))]

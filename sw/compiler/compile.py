@@ -7,21 +7,23 @@ import numpy as np
 
 from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import CapacityError
-from ...hw.arch.image import DESCRIPTOR, DESCRIPTOR_TAG, Flag
+from ...hw.arch.image import DESCRIPTOR, DESCRIPTOR_TAG, KEPT_AT, Flag
+from ..codec.alphabet import EncodedLayer
 from ..codec.bitstream import encode_stream
 from ..image import Image
-from ..network import QuantizedNetwork
+from ..network import Layer, QuantizedNetwork
 from .checks import check_network, tensor_ranges
 from .cycles import LayerCycles, LayerWork, layer_cycles, run_cycles, watchdog
 from .descriptor import SECTIONS, LayerView, pack_descriptor, pack_header
 from .lower import lower
 from .memory import Allocation, allocate
-from .parameters import Scales, pack_bias, pack_parameters, row_bias
+from .parameters import Scales, pack_parameters, row_bias
 from .placement import TensorPlacement
 from .proof import Proof, prove
+from .sharing import share_codes
 from .streams import deal
-from .tables import live_pixels, position_table
-from .weights import encode_weights
+from .tables import PositionTable, live_pixels, position_table
+from .weights import LayerWeights
 
 __all__ = ["Compilation", "CompiledLayer", "compile_", "compile_detailed"]
 
@@ -38,6 +40,8 @@ class CompiledLayer:
         Kind of dictionary that gave the smallest layer.
     entries : int
         Dictionary entries, which is also codewords.
+    same_code : bool
+        Dictionary and code are those of the layer before.
     weights : int
         Weights of the layer; 0 for pooling.
     words : mapping of str to int
@@ -54,6 +58,7 @@ class CompiledLayer:
     op: str
     alphabet: str
     entries: int
+    same_code: bool
     weights: int
     words: Mapping[str, int]
     cycles: LayerCycles
@@ -158,7 +163,14 @@ def compile_detailed(network: QuantizedNetwork, config: AcceleratorConfig) -> Co
     check_network(lowered, config)
     memory = allocate(lowered, config)
     ranges = tensor_ranges(lowered)
-    made = [_compile_layer(lowered, number, ranges, memory, config) for number in range(len(lowered.layers))]
+    parts = [_Part.of(lowered.layers[number], number >= memory.tail, memory, config)
+             for number in range(len(lowered.layers))]
+    encoded = share_codes([part.weights for part in parts], memory.tail, config)
+    table, made = PositionTable(), []
+    for number, (part, code, same) in enumerate(zip(parts, *encoded, strict=True)):
+        if number == memory.tail:
+            table = PositionTable()
+        made.append(_compile_layer(part, code, same, table, ranges, config))
     layers = [compiled for compiled, _ in made]
     words = np.concatenate((pack_header([part.size for _, part in made], memory.tail), *(part for _, part in made)))
     if words.size > config.weight_depth:
@@ -169,52 +181,85 @@ def compile_detailed(network: QuantizedNetwork, config: AcceleratorConfig) -> Co
                        peak=memory.peak, parameters=network.parameters, size=len(image.to_bytes()))
 
 
-def _compile_layer(network: QuantizedNetwork, number: int, ranges: Mapping[str, tuple[int, int]], memory: Allocation,
-                   config: AcceleratorConfig) -> tuple[CompiledLayer, np.ndarray]:
-    layer = network.layers[number]
-    source, *residuals = (memory.placements[tensor.name] for tensor in layer.sources)
-    target = memory.placements[layer.target.name]
-    scales = Scales.of(layer)
-    bias = pack_bias(layer, row_bias(layer, scales, config))
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class _Part:
+    """A layer before its weights are encoded.
+
+    Parameters
+    ----------
+    layer : Layer
+    batch : bool
+        It belongs to the tail.
+    source, residuals, target : TensorPlacement
+    scales : Scales
+    channels : int
+        Taps of a position.
+    weights : LayerWeights
+    """
+
+    layer: Layer
+    batch: bool
+    source: TensorPlacement
+    residuals: tuple[TensorPlacement, ...]
+    target: TensorPlacement
+    scales: Scales
+    channels: int
+    weights: LayerWeights
+
+    @classmethod
+    def of(cls, layer: Layer, batch: bool, memory: Allocation, config: AcceleratorConfig) -> "_Part":
+        source, *residuals = (memory.placements[tensor.name] for tensor in layer.sources)
+        scales = Scales.of(layer)
+        channels = 1 if layer.indices is None else layer.indices[0].size if batch else layer.indices.shape[1]
+        weights = LayerWeights.of(layer, live_pixels(layer, source, config), channels, scales.negated, config)
+        return cls(layer=layer, batch=batch, source=source, residuals=tuple(residuals),
+                   target=memory.placements[layer.target.name], scales=scales, channels=channels, weights=weights)
+
+
+def _compile_layer(part: _Part, encoded: EncodedLayer, same: bool, table: PositionTable,
+                   ranges: Mapping[str, tuple[int, int]], config: AcceleratorConfig,
+                   ) -> tuple[CompiledLayer, np.ndarray]:
+    layer, scales, target = part.layer, part.scales, part.target
+    bias = row_bias(layer, scales, config)
     proof = prove(layer, [ranges[tensor.name] for tensor in layer.sources], scales, config)
-    pixels = live_pixels(layer, source, config)
-    batch = number >= memory.tail
-    channels = 1 if layer.indices is None else layer.indices[0].size if batch else layer.indices.shape[1]
-    encoded = encode_weights(layer, pixels, channels, scales.negated, config)
     dealing = deal(layer, config.streams, encoded.cycles_per_row if layer.op == "conv" else None)
-    positions = position_table(layer, source, tuple(residuals), channels, config)
+    positions = position_table(layer, part.source, part.residuals, part.channels, config)
     if len(positions) > config.positions:
         raise CapacityError(f"layer {layer.name}: kernel and residuals take {len(positions)} positions, more than the "
                             f"accelerator's {config.positions}; raise positions (at most 512) or use a smaller kernel")
-    parameters, flags = pack_parameters(bias, scales, dealing.channels, dealing.order)
+    kept = table.replace(positions)
+    parameters, flags = pack_parameters(layer, bias, scales, dealing.channels, dealing.order)
     # A pooling's stream has its one row, if it has any output channel.
     symbols = [encoded.rows(rows if layer.op == "conv" else rows[:1] * 0) for rows in dealing.channels]
-    codewords = [encode_stream(part, encoded.code, config.interleave) for part in symbols]
+    codewords = [encode_stream(each, encoded.code, config.interleave) for each in symbols]
     for flag, on in ((Flag.MAX, layer.op == "maxpool"), (Flag.X_SIGNED, layer.source.signed), (Flag.RAW, layer.raw),
-                     (Flag.SHARED_ROW, layer.op != "conv"), (Flag.FLATTEN, target.vector and not batch),
-                     (Flag.BATCH, batch)):
+                     (Flag.SHARED_ROW, layer.op != "conv"), (Flag.FLATTEN, target.vector and not part.batch),
+                     (Flag.BATCH, part.batch), (Flag.SAME_CODE, same)):
         flags |= flag if on else Flag(0)
+    code = encoded.code_table, encoded.dictionary
+    own = tuple(words[:0] for words in code) if same else code
     fields = {
-        "tag_flags": DESCRIPTOR_TAG << 12 | flags, "channels": channels, "positions": len(positions),
+        "tag_flags": DESCRIPTOR_TAG << 12 | flags, "channels": part.channels,
+        "positions": kept << KEPT_AT | len(positions) - kept,
         "rows": layer.target.channels, "group_rows": dealing.group_rows, "group_step": dealing.group_step,
-        "stream_step": dealing.stream_step, **_geometry(source, target, batch, config),
+        "stream_step": dealing.stream_step, **_geometry(part.source, target, part.batch, config),
         "qmin": 0 if layer.raw else layer.qmin & 0xFFFF, "qmax": 0 if layer.raw else layer.qmax & 0xFFFF,
-        "dict_words": encoded.dictionary.size, "eor": encoded.eor, "watchdog": 0,
+        "dict_words": own[1].size, "eor": encoded.eor, "watchdog": 0,
     }
-    lengths = np.array([(part.size & 0xFFFF, part.size >> 16) for pair in zip(parameters, codewords, strict=True)
-                        for part in pair])
+    lengths = np.array([(words.size & 0xFFFF, words.size >> 16) for pair in zip(parameters, codewords, strict=True)
+                        for words in pair])
     words = dict(zip(SECTIONS, (
-        pack_descriptor(layer.name, fields), lengths.ravel(), positions.ravel(), encoded.code_table, encoded.dictionary,
+        pack_descriptor(layer.name, fields), lengths.ravel(), positions[kept:].ravel(), *own,
         np.concatenate(parameters), np.concatenate(codewords)), strict=True))
-    view = LayerView(config=config, fields=fields, parts=words)
+    view = LayerView(config=config, fields=fields, parts=words, code_table=code[0], dictionary=code[1])
     work = LayerWork.of(symbols, encoded.dictionary, encoded.eor)
     cycles = layer_cycles(view, work)
-    longest = layer_cycles(view, work, config.lanes) if batch else cycles
+    longest = layer_cycles(view, work, config.lanes) if part.batch else cycles
     words["descriptor"][DESCRIPTOR.index("watchdog")] = watchdog(longest)
     compiled = CompiledLayer(
-        name=layer.name, op=layer.op, alphabet=encoded.alphabet, entries=len(encoded.entries),
+        name=layer.name, op=layer.op, alphabet=encoded.alphabet, entries=len(encoded.entries), same_code=same,
         weights=0 if layer.indices is None else layer.indices.size, cycles=cycles, proof=proof, target=target,
-        words={name: part.size for name, part in words.items()})
+        words={name: section.size for name, section in words.items()})
     return compiled, np.concatenate(list(words.values())).astype(np.uint16)
 
 

@@ -194,7 +194,7 @@ def _compute(layer: LayerView, work: LayerWork, common: LayerShape) -> int:
     if common.blocks > 1 or config.streams == 1 or Flag.SHARED_ROW in flags or size > CONTENDED_MOST:
         return run(streams, common, memory) + common.latency + END_CYCLES
     decoders = []
-    lengths = CanonicalCode.from_counts(layer.parts["code_table"]).lengths.astype(np.int64)
+    lengths = CanonicalCode.from_counts(layer.code_table).lengths.astype(np.int64)
     for stream, codewords, symbols in zip(streams, work.codewords, work.symbols, strict=False):
         decoders.append(DecoderPace(config, codewords, lengths[symbols]))
         stream.decoded = [NEVER] * codewords.size
@@ -204,10 +204,10 @@ def _compute(layer: LayerView, work: LayerWork, common: LayerShape) -> int:
 def _load(layer: LayerView) -> int:
     """From the end of the layer before to the layer's start."""
     config, parts = layer.config, layer.parts
-    words = sum(len(parts[name]) for name in ("descriptor", "lengths", "positions", "code_table", "dictionary"))
-    sections = 4 if len(parts["dictionary"]) else 3
-    return (FLUSH_CYCLES * config.counters + BOUNDARY_CYCLES + words
-            + (SECTION_CYCLES + memory_latency(config)) * sections + STREAM_CYCLES * config.streams)
+    sizes = (len(parts["descriptor"]) + len(parts["lengths"]), *(
+        len(parts[name]) for name in ("positions", "code_table", "dictionary")))
+    return (FLUSH_CYCLES * config.counters + BOUNDARY_CYCLES + sum(sizes) + SECTION_CYCLES * len(sizes)
+            + memory_latency(config) * sum(map(bool, sizes)) + STREAM_CYCLES * config.streams)
 
 
 def batch_runs(layer: LayerView, images: int) -> int:
@@ -251,8 +251,8 @@ def predict(image: "Image", images: int = 1) -> tuple[LayerCycles, ...]:
 
 def _work(layer: LayerView) -> LayerWork:
     """Read what the rows ask back from the dictionary and the streams."""
-    dictionary, eor = layer.parts["dictionary"], layer.fields["eor"]
-    code = CanonicalCode.from_counts(layer.parts["code_table"])
+    dictionary, eor = layer.dictionary, layer.fields["eor"]
+    code = CanonicalCode.from_counts(layer.code_table)
     entries = int(np.count_nonzero(dictionary >> 2 & 1))
     if entries != code.size:
         raise ImageError(f"a dictionary must have an entry for each of its {code.size} codewords, not {entries}; "

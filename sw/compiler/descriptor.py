@@ -12,6 +12,7 @@ from ...hw.arch.image import (
     DESCRIPTOR_TAG,
     DESCRIPTOR_WORDS,
     HEADER_WORDS,
+    KEPT_AT,
     LENGTH_WORDS,
     MODEL_MAGIC,
     POSITION_WORDS,
@@ -67,11 +68,15 @@ class LayerView:
         Descriptor words by the names of :data:`~shiftwright.hw.arch.image.DESCRIPTOR`.
     parts : mapping of str to uint16 array
         Words of each of :data:`SECTIONS`.
+    code_table, dictionary : uint16 array
+        Those of `parts`, or with ``SAME_CODE`` those of the layer before.
     """
 
     config: AcceleratorConfig
     fields: Mapping[str, int]
     parts: Mapping[str, np.ndarray]
+    code_table: np.ndarray
+    dictionary: np.ndarray
 
     @property
     def flags(self) -> Flag:
@@ -82,6 +87,11 @@ class LayerView:
     def words(self) -> int:
         """Words of the whole layer."""
         return sum(len(part) for part in self.parts.values())
+
+    @property
+    def positions(self) -> int:
+        """Positions of the layer, those kept included."""
+        return (self.fields["positions"] >> KEPT_AT) + _loaded(self.fields)
 
     def rows(self, stream: int) -> int:
         """Rows of a stream: ceil((rows - stream) / streams)."""
@@ -113,6 +123,11 @@ class LayerView:
             bits=RAW_BITS if raw else self.config.act_bits, signed=raw or f["qmin"] >= 0x8000)
 
 
+def _loaded(fields: Mapping[str, int]) -> int:
+    """Positions that follow the descriptor."""
+    return fields["positions"] & (1 << KEPT_AT) - 1
+
+
 def _lengths(words: np.ndarray) -> np.ndarray:
     """Words of parameters and codewords of each stream, int64 (streams, 2)."""
     pairs = words.astype(np.int64).reshape(-1, 2, LENGTH_WORDS // 2)
@@ -139,7 +154,8 @@ def walk(words: np.ndarray, config: AcceleratorConfig) -> tuple[LayerView, ...]:
     if stated != size:
         raise ImageError(f"model words 2 and 3 must hold the {size} words in use, not {stated}; "
                          f"compile the network again")
-    layers, starts, at = [], {}, HEADER_WORDS
+    layers: list[LayerView] = []
+    starts, at = {}, HEADER_WORDS
     for number in range(int(words[1])):
         starts[number] = at
         if at + DESCRIPTOR_WORDS > size:
@@ -150,8 +166,12 @@ def walk(words: np.ndarray, config: AcceleratorConfig) -> tuple[LayerView, ...]:
             raise ImageError(f"layer {number}: word {at} must begin with tag 0x{DESCRIPTOR_TAG:X}, not "
                              f"0x{fields['tag_flags'] >> 12:X}; compile the network again")
         parts: dict[str, np.ndarray] = {}
+        same = bool(fields["tag_flags"] & Flag.SAME_CODE)
+        if same and not layers:
+            raise ImageError(f"layer {number}: word {at} says that its code is that of the layer before, but there is "
+                             f"none; compile the network again")
         sizes = {"descriptor": DESCRIPTOR_WORDS, "lengths": LENGTH_WORDS * config.streams,
-                 "positions": POSITION_WORDS * fields["positions"], "code_table": config.max_code_bits,
+                 "positions": POSITION_WORDS * _loaded(fields), "code_table": 0 if same else config.max_code_bits,
                  "dictionary": fields["dict_words"]}
         for name in SECTIONS:
             if name == "parameters":
@@ -161,7 +181,8 @@ def walk(words: np.ndarray, config: AcceleratorConfig) -> tuple[LayerView, ...]:
                                  f"{size}; compile the network again")
             parts[name] = words[at:at + sizes[name]]
             at += sizes[name]
-        layers.append(LayerView(config=config, fields=fields, parts=parts))
+        code = (layers[-1].code_table, layers[-1].dictionary) if same else (parts["code_table"], parts["dictionary"])
+        layers.append(LayerView(config=config, fields=fields, parts=parts, code_table=code[0], dictionary=code[1]))
     if at != size:
         raise ImageError(f"the {len(layers)} layers end at word {at}, but the model has {size} words; "
                          f"compile the network again")

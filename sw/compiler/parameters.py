@@ -7,10 +7,10 @@ import numpy as np
 
 from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import CapacityError, ImageError, ModelError, UnsupportedError
-from ...hw.arch.image import SCALE_EXTRA_AT, SCALE_EXTRA_MAX, SCALE_SHIFT_BITS, Flag
+from ...hw.arch.image import COMPACT_BIAS_BITS, SCALE_EXTRA_AT, SCALE_EXTRA_MAX, SCALE_SHIFT_BITS, Flag
 from ..network import Layer
 
-__all__ = ["Bias", "Scales", "pack_bias", "pack_parameters", "parameter_shape", "row_bias"]
+__all__ = ["Scales", "pack_parameters", "parameter_shape", "row_bias"]
 
 MAX_STEP = 31
 """Largest right shift before a further scale term (5 bits)."""
@@ -101,14 +101,6 @@ class Scales:
                 *(low | high << 8 for low, high in zip(terms[::2], terms[1::2], strict=True))]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Bias:
-    """Bias words, uint16 (channels, 0 to 2), and the flags that say how to read them."""
-
-    words: np.ndarray
-    flags: Flag
-
-
 def row_bias(layer: Layer, scales: Scales, config: AcceleratorConfig) -> np.ndarray:
     """What the hardware adds to each accumulator, int64 (channels,).
 
@@ -128,16 +120,10 @@ def row_bias(layer: Layer, scales: Scales, config: AcceleratorConfig) -> np.ndar
     return np.where(scales.negated, -bias, bias)
 
 
-def pack_bias(layer: Layer, bias: np.ndarray) -> Bias:
-    """Biases in the smallest of the forms that hold them.
-
-    Raises
-    ------
-    CapacityError
-        If a bias does not fit 32 bits.
-    """
+def _pack_bias(layer: Layer, bias: np.ndarray) -> tuple[np.ndarray, Flag]:
+    """Biases in the smallest of the forms that hold them: words, uint16 (channels, 0 to 2), and what they are."""
     if not bias.any():
-        return Bias(words=np.empty((bias.size, 0), np.uint16), flags=Flag(0))
+        return np.empty((bias.size, 0), np.uint16), Flag(0)
     flags, columns = Flag.BIAS, bias[:, None]
     if bias.min() < -(1 << 15) or bias.max() >= 1 << 15:
         worst = int(np.abs(bias).argmax())
@@ -146,15 +132,25 @@ def pack_bias(layer: Layer, bias: np.ndarray) -> Bias:
                                 f"use weights with fewer fractional bits (a lower max_shift)")
         flags |= Flag.WIDE_BIAS
         columns = np.stack((bias, bias >> 16), axis=1)
-    return Bias(words=(columns & 0xFFFF).astype(np.uint16), flags=flags)
+    return (columns & 0xFFFF).astype(np.uint16), flags
 
 
-def pack_parameters(bias: Bias, scales: Scales, channels: Sequence[np.ndarray], order: bool,
+def _is_compact(bias: np.ndarray, scales: Scales) -> bool:
+    """Whether bias and scale of each row fit one word, and that is less than each in words of its own."""
+    reach = 1 << COMPACT_BIAS_BITS - 1
+    return (not scales.shared and bool((scales.count == 1).all()) and bool(bias.any())
+            and int(scales.final.max()) < 1 << 16 - COMPACT_BIAS_BITS and -reach <= int(bias.min())
+            and int(bias.max()) < reach)
+
+
+def pack_parameters(layer: Layer, bias: np.ndarray, scales: Scales, channels: Sequence[np.ndarray], order: bool,
                     ) -> tuple[tuple[np.ndarray, ...], Flag]:
     """The parameter words of each stream, and the layer's flags about them.
 
     Parameters
     ----------
+    bias : int64 array (channels,)
+        See :func:`row_bias`.
     channels : sequence of int64 arrays
         Output channels of each stream's rows.
     order : bool
@@ -164,17 +160,28 @@ def pack_parameters(bias: Bias, scales: Scales, channels: Sequence[np.ndarray], 
     -------
     words : tuple of uint16 arrays
     flags : Flag
-        ``SHARED_SCALE``, ``ORDER``, ``BIAS`` and ``WIDE_BIAS``.
+        ``SHARED_SCALE``, ``ORDER``, ``BIAS``, ``WIDE_BIAS`` and ``COMPACT``.
+
+    Raises
+    ------
+    CapacityError
+        If a bias does not fit 32 bits.
     """
-    flags = bias.flags | (Flag.SHARED_SCALE if scales.shared else Flag(0)) | (Flag.ORDER if order else Flag(0))
+    flags, shared = Flag.ORDER if order else Flag(0), scales.shared
+    if _is_compact(bias, scales):
+        flags |= Flag.COMPACT
+        words = scales.final << COMPACT_BIAS_BITS | bias & (1 << COMPACT_BIAS_BITS) - 1
+        each = [[word] for word in words.tolist()]
+    else:
+        packed, found = _pack_bias(layer, bias)
+        flags |= found | (Flag.SHARED_SCALE if shared else Flag(0))
+        each = [words + ([] if shared else scales.words(row)) for row, words in enumerate(packed.tolist())]
     streams = []
     for rows in channels:
-        words = scales.words(0) if scales.shared and rows.size else []
+        stream = scales.words(0) if shared and rows.size else []
         for row in rows.tolist():
-            words += [row] * order
-            words += bias.words[row].tolist()
-            words += [] if scales.shared else scales.words(row)
-        streams.append(np.array(words, dtype=np.uint16))
+            stream += [row] * order + each[row]
+        streams.append(np.array(stream, dtype=np.uint16))
     return tuple(streams), flags
 
 
@@ -193,6 +200,11 @@ def parameter_shape(words: np.ndarray, flags: Flag, rows: int) -> tuple[np.ndarr
         If the words end before the last row.
     """
     fixed = ((2 if Flag.WIDE_BIAS in flags else 1) if Flag.BIAS in flags else 0) + (Flag.ORDER in flags)
+    if Flag.COMPACT in flags:
+        if words.size < rows * (fixed + 1):
+            raise ImageError(f"the parameters end at word {words.size}, before those of row "
+                             f"{words.size // (fixed + 1)}; compile the network again")
+        return np.ones(rows, np.int64), np.zeros(rows, np.int64), np.full(rows, fixed + 1, np.int64)
     count, shifts, per_row = np.empty(rows, np.int64), np.empty(rows, np.int64), np.full(rows, fixed, np.int64)
     at, shared = 0, Flag.SHARED_SCALE in flags
     for row in range(min(1, rows) if shared else rows):

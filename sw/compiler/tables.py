@@ -6,11 +6,11 @@ import numpy as np
 
 from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import CapacityError
-from ...hw.arch.image import EDGE_BITS, POSITION_WORDS, RESIDUE_BITS
+from ...hw.arch.image import EDGE_BITS, KEPT_MAX, POSITION_WORDS, RESIDUE_BITS
 from ..network import Layer, Residual
 from .placement import TensorPlacement
 
-__all__ = ["live_pixels", "position_table", "residual_offsets"]
+__all__ = ["PositionTable", "live_pixels", "position_table", "residual_offsets"]
 
 EDGE_MAX = (1 << EDGE_BITS) - 1
 
@@ -132,3 +132,19 @@ def position_table(layer: Layer, source: TensorPlacement, residuals: tuple[Tenso
                for offset in residual_offsets(layer, residual, channels)]
     table = np.concatenate((table, np.array(further, np.int64).reshape(-1, POSITION_WORDS)))
     return (table & 0xFFFF).astype(np.uint16)
+
+
+class PositionTable:
+    """The accelerator's position table as the layers so far have left it; empty before the first."""
+
+    def __init__(self) -> None:
+        self._words = np.empty((0, POSITION_WORDS), np.uint16)
+
+    def replace(self, positions: np.ndarray) -> int:
+        """Put a layer's positions, uint16 (positions, POSITION_WORDS), at the beginning; how many of the first ones
+        are there already."""
+        common = min(len(positions), len(self._words), KEPT_MAX)
+        differs = (positions[:common] != self._words[:common]).any(axis=1)
+        kept = int(differs.argmax()) if differs.any() else common
+        self._words = np.concatenate((positions, self._words[len(positions):]))
+        return kept

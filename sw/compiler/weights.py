@@ -1,14 +1,17 @@
 """The taps of a layer's rows as codebook indices, in the order of its positions."""
 
+import dataclasses
+from collections.abc import Sequence
+
 import numpy as np
 
 from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import CapacityError, ModelError
-from ..codec.alphabet import REPLAYED_TOLERANCE, TOLERANCE, EncodedLayer, encode_layer, shared_row
+from ..codec.alphabet import REPLAYED_TOLERANCE, TOLERANCE, EncodedLayer, TapRows, encode_layers, shared_row
 from ..network import Layer, Term
 from .tables import residual_offsets
 
-__all__ = ["encode_weights", "row_taps"]
+__all__ = ["LayerWeights", "encode_weights", "row_taps"]
 
 Codebook = tuple[tuple[Term, ...], ...]
 
@@ -51,31 +54,59 @@ def row_taps(layer: Layer, pixels: np.ndarray, channels: int, negative: np.ndarr
     return indices, (*codebook, *(tuple(Term(not term.neg, term.shift) for term in terms) for terms in codebook))
 
 
-def encode_weights(layer: Layer, pixels: np.ndarray, channels: int, negative: np.ndarray,
-                   config: AcceleratorConfig) -> EncodedLayer:
-    """Encode a layer for `config`; parameters as for :func:`row_taps`.
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class LayerWeights:
+    """What is encoded of a layer.
+
+    Parameters
+    ----------
+    layer : Layer
+    taps : TapRows or None
+        The weights of a convolution.
+    pixels : int
+        Kernel pixels that have a position.
+    replayed : bool
+        Each row is decoded once and replayed from the row buffer.
+    """
+
+    layer: Layer
+    taps: TapRows | None
+    pixels: int
+    replayed: bool
+
+    @classmethod
+    def of(cls, layer: Layer, pixels: np.ndarray, channels: int, negative: np.ndarray,
+           config: AcceleratorConfig) -> "LayerWeights":
+        """Arguments as those of :func:`row_taps`."""
+        conv = layer.op == "conv"
+        return cls(layer=layer, taps=TapRows(*row_taps(layer, pixels, channels, negative), channels) if conv else None,
+                   pixels=pixels.size, replayed=not conv or layer.target.height > config.lanes_y
+                   or layer.target.width > config.lanes_x)
+
+
+def encode_weights(group: Sequence[LayerWeights], config: AcceleratorConfig) -> tuple[EncodedLayer, ...]:
+    """Encode layers for `config` with one dictionary and code; a pooling is alone.
 
     Raises
     ------
     CapacityError
         If no alphabet fits, or a row that is replayed does not fit the row buffer.
     """
-    replayed = layer.op != "conv" or layer.target.height > config.lanes_y or layer.target.width > config.lanes_x
+    taps = [each.taps for each in group if each.taps is not None]
     try:
-        if layer.op == "conv":
-            indices, codebook = row_taps(layer, pixels, channels, negative)
-            encoded = encode_layer(indices, codebook, channels=channels, max_code_bits=config.max_code_bits,
-                                   dict_depth=config.dict_depth,
-                                   tolerance=REPLAYED_TOLERANCE if replayed else TOLERANCE)
+        if taps:
+            encoded = encode_layers(taps, max_code_bits=config.max_code_bits, dict_depth=config.dict_depth,
+                                    tolerance=REPLAYED_TOLERANCE if all(each.replayed for each in group) else TOLERANCE)
         else:
-            encoded = shared_row(pixels.size, config.truncate, maximum=layer.op == "maxpool",
-                                 max_code_bits=config.max_code_bits)
+            encoded = (shared_row(group[0].pixels, config.truncate, maximum=group[0].layer.op == "maxpool",
+                                  max_code_bits=config.max_code_bits),)
     except ModelError as error:
-        raise type(error)(f"layer {layer.name}: {error}") from None
-    longest = int(encoded.row_lengths.max())
-    if replayed and longest > config.row_depth:
-        wanted = 1 << (longest - 1).bit_length()
-        raise CapacityError(f"layer {layer.name}: a row that is replayed must fit the row buffer (row_depth) of "
-                            f"{config.row_depth} codewords, but has {longest}; raise row_depth to {wanted}, or use "
-                            f"more zeros", row_depth=wanted)
+        raise type(error)(f"layer {group[0].layer.name}: {error}") from None
+    for each, made in zip(group, encoded, strict=True):
+        longest = int(made.row_lengths.max())
+        if each.replayed and longest > config.row_depth:
+            wanted = 1 << (longest - 1).bit_length()
+            raise CapacityError(f"layer {each.layer.name}: a row that is replayed must fit the row buffer (row_depth) "
+                                f"of {config.row_depth} codewords, but has {longest}; raise row_depth to {wanted}, or "
+                                f"use more zeros", row_depth=wanted)
     return encoded

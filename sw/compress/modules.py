@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from ...hw.arch.errors import ModelError
 from ..frontend.graph import FloatLayer, FloatResidual
 from ..terms import Term, term_sum
-from .coarse import Geometry, Rounding, coarse_convolution
+from .coarse import Geometry, coarse_convolution
 from .options import QuantizedRecipe
 from .quantizers import ActivationQuantizer, FixedPoint, round_half_up, straight_through
 from .scales import power_sum, reciprocal

@@ -24,7 +24,7 @@ def image() -> Image:
     return compile_(random_network(7, CONFIG, layers=1, size=6), CONFIG)
 
 
-def rebuild(sections: list[tuple[bytes, bytes]], *, fingerprint: int = CONFIG.fingerprint, version: int = 2) -> bytes:
+def rebuild(sections: list[tuple[bytes, bytes]], *, fingerprint: int = CONFIG.fingerprint, version: int = 3) -> bytes:
     """A file with valid checksums whatever it holds, written from the byte table of the document."""
     head = b"SWI1" + struct.pack("<HHI", version, len(sections), fingerprint)
     table = b"".join(kind + struct.pack("<II", len(payload), zlib.crc32(payload)) for kind, payload in sections)
@@ -84,7 +84,7 @@ def test_bytes_after_the_end_are_found(image: Image) -> None:
 @pytest.mark.parametrize(("data", "message"), [
     (b"", "not an image .* not nothing"), (b"PK\3\4" + bytes(100), "not an image .*not 50 4b 03 04; make one with"),
     (b"SWI1", "truncated: 4 bytes, less than the header's 16"),
-    (b"SWI1" + struct.pack("<HHII", 1, 3, 0, 0), "byte 4: image version 1 is not supported, only 2"),
+    (b"SWI1" + struct.pack("<HHII", 1, 3, 0, 0), "byte 4: image version 1 is not supported, only 3"),
 ])
 def test_other_files_are_refused(data: bytes, message: str) -> None:
     with pytest.raises(ImageError, match=message):

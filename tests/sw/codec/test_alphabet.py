@@ -9,7 +9,7 @@ from shiftwright.hw.arch.errors import CapacityError, ModelError
 from shiftwright.hw.arch.image import ENTRY_OPS_MAX, MAX_POST, MAX_PRE, RECTIFY_SHIFT, MicroOp, OpKind
 from shiftwright.sw.codec import alphabet as module
 from shiftwright.sw.codec import dictionary
-from shiftwright.sw.codec.alphabet import EncodedLayer, encode_layer, shared_row
+from shiftwright.sw.codec.alphabet import EncodedLayer, TapRows, encode_layer, encode_layers, shared_row
 from shiftwright.sw.codec.bitstream import decode_stream, encode_stream
 from shiftwright.sw.codec.phrases import BUILDERS, LayerTaps
 from shiftwright.sw.network import Term
@@ -108,7 +108,7 @@ def test_terms_come_back(rng, shape, book, density):
 
 
 def every_candidate(indices, codebook, *, channels, max_code_bits, dict_depth):
-    layer = module._prepare(indices, codebook, channels=channels)
+    layer = module._prepare([TapRows(indices, codebook, channels)])
     for builder in BUILDERS:
         for phrases in builder(layer):
             choice = dictionary.choose_phrases(phrases, max_code_bits=max_code_bits, max_entries=256,
@@ -136,6 +136,21 @@ def test_every_candidate_is_right_and_the_best_wins(rng, book, channels, kernel_
     smallest = min(bits for bits, _ in sizes.values())
     quick = min(cycles for bits, cycles in sizes.values() if bits <= smallest * (1 + module.TOLERANCE))
     assert (chosen.bits, quick) == sizes[chosen.alphabet] and chosen.bits <= smallest * (1 + module.TOLERANCE)
+
+
+def test_layers_encoded_together_share_dictionary_and_code(rng):
+    shapes = (6, 40 * 9), (9, 12 * 9), (1, 25)
+    books = POW2, TERNARY, POW2[::-1]
+    layers = [TapRows(random_layer(rng, book, *shape, 0.3), book, channels)
+              for shape, book, channels in zip(shapes, books, (40, 12, 25), strict=True)]
+    limits = {"max_code_bits": 11, "dict_depth": 400}
+    together = encode_layers(layers, **limits)
+    for layer, encoded in zip(layers, together, strict=True):
+        assert encoded.entries is together[0].entries and encoded.lengths is together[0].lengths
+        assert encoded.table_bits + encoded.codeword_bits == encoded.bits
+        check(encoded, layer.indices, layer.codebook, channels=layer.channels, **limits)
+    apart = [encode_layer(layer.indices, layer.codebook, channels=layer.channels, **limits) for layer in layers]
+    assert sum(each.codeword_bits for each in together) + together[0].table_bits < sum(each.bits for each in apart)
 
 
 def test_alphabets_suit_their_layers(rng):

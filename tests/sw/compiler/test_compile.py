@@ -59,7 +59,9 @@ def test_sections_stand_where_the_descriptor_says(seed: int) -> None:
             assert compiled.name == layer.name
             assert compiled.words["descriptor"] == DESCRIPTOR_WORDS
             assert compiled.words["lengths"] == LENGTH_WORDS * config.streams
-            assert compiled.words["positions"] == POSITION_WORDS * view.fields["positions"]
+            loaded = view.fields["positions"] & 1023
+            assert compiled.words["positions"] == POSITION_WORDS * loaded
+            assert view.positions == loaded + (view.fields["positions"] >> 10)
             assert [part.size == 0 for part in view.codewords] == [s >= layer.target.channels
                                                                    for s in range(config.streams)]
             assert [part.size == 0 for part in view.parameters if Flag.SHARED_SCALE in view.flags] in (
@@ -68,7 +70,8 @@ def test_sections_stand_where_the_descriptor_says(seed: int) -> None:
             assert (Flag.MAX in view.flags) == (layer.op == "maxpool")
             assert (Flag.X_SIGNED in view.flags) == layer.source.signed
             assert (Flag.RAW in view.flags) == layer.raw
-            assert int(view.parts["code_table"].sum()) == compiled.entries
+            assert int(view.code_table.sum()) == compiled.entries
+            assert compiled.same_code == (Flag.SAME_CODE in view.flags) == (not view.parts["code_table"].size)
         tail = next((n for n, view in enumerate(result.image.layers) if Flag.BATCH in view.flags), len(result.layers))
         assert words[:HEADER_WORDS].tolist() == [
             MODEL_MAGIC, len(result.layers), words.size & 0xFFFF, words.size >> 16, tail, starts[tail] & 0xFFFF,
@@ -184,8 +187,11 @@ def test_batch_tail_is_described(rng: np.random.Generator) -> None:
     assert steps == [4, 0, 0, 24, 0, 0]
     for view, channels in zip(tail, (6 * 6 * 4, 7), strict=True):
         assert Flag.BATCH in view.flags and Flag.FLATTEN not in view.flags
-        assert [view.fields[name] for name in ("channels", "positions", "out_h", "out_w")] == [channels, 1, 4, 8]
-        assert view.parts["positions"].tolist() == [0, 0, 0]
+        assert [view.fields[name] for name in ("channels", "out_h", "out_w")] == [channels, 4, 8]
+        assert view.positions == 1
+    # The first one's table comes with it, as a run may begin there; the second one has the same.
+    assert [view.parts["positions"].tolist() for view in tail] == [[0, 0, 0], []]
+    assert Flag.SAME_CODE not in tail[0].flags
     assert result.image.output.vector and not result.image.input.vector
 
 
@@ -198,7 +204,7 @@ def test_residual_is_encoded_as_a_tap(rng: np.random.Generator) -> None:
     joined = dataclasses.replace(layer, residuals=(Residual(source=source, terms=(Term(False, 3),)),))
     result = compile_detailed(QuantizedNetwork(input=source, layers=(joined,)), ROOMY)
     assert (plain.cycles.terms, result.layers[0].cycles.terms) == (0, 2 * 4)
-    assert result.image.layers[0].fields["positions"] == 2
+    assert result.image.layers[0].positions == 2
 
 
 def test_row_that_is_replayed_must_fit_the_row_buffer(rng: np.random.Generator) -> None:
@@ -262,7 +268,7 @@ def test_refusal_of_the_codec_names_the_layer(rng: np.random.Generator, monkeypa
     def refuse(*_: object, **__: object) -> None:
         raise CapacityError("too many different weights")
 
-    monkeypatch.setattr("shiftwright.sw.compiler.weights.encode_layer", refuse)
+    monkeypatch.setattr("shiftwright.sw.compiler.weights.encode_layers", refuse)
     with pytest.raises(CapacityError, match="^layer one: too many different weights$"):
         compile_(small(rng), ROOMY)
 

@@ -8,7 +8,7 @@ import pytest
 from shiftwright.hw.arch.config import AcceleratorConfig
 from shiftwright.hw.arch.errors import CapacityError, ModelError, UnsupportedError
 from shiftwright.hw.arch.image import Flag
-from shiftwright.sw.compiler.parameters import Scales, pack_bias, pack_parameters, parameter_shape, row_bias
+from shiftwright.sw.compiler.parameters import Scales, pack_parameters, parameter_shape, row_bias
 from shiftwright.sw.network import Layer, Term
 from tests.networks import conv, pool, tensor
 
@@ -20,8 +20,8 @@ def layer_with(rng: np.random.Generator, **options: object) -> Layer:
 def pack(layer: Layer) -> tuple[list[int], Flag]:
     """The words of a layer with one stream."""
     scales = Scales.of(layer)
-    bias = pack_bias(layer, row_bias(layer, scales, AcceleratorConfig()))
-    (words,), flags = pack_parameters(bias, scales, [np.arange(layer.target.channels)], False)
+    bias = row_bias(layer, scales, AcceleratorConfig())
+    (words,), flags = pack_parameters(layer, bias, scales, [np.arange(layer.target.channels)], False)
     return words.tolist(), flags
 
 
@@ -47,6 +47,10 @@ def read_rows(words: list[int], flags: Flag, rows: int) -> list[tuple[int, int, 
     shared = scale() if Flag.SHARED_SCALE in flags else None
     for row in range(rows):
         channel, bias = take() if Flag.ORDER in flags else row, 0
+        if Flag.COMPACT in flags:
+            word = take()
+            found.append((channel, (word & 4095) - (word << 1 & 4096), word >> 12, [(0, False)]))
+            continue
         if Flag.BIAS in flags:
             bits = 32 if Flag.WIDE_BIAS in flags else 16
             bias = take() | (take() << 16 if bits == 32 else 0)
@@ -97,14 +101,36 @@ def test_one_different_shift_makes_scales_separate(rng: np.random.Generator) -> 
     assert words == [5, 5, 5, 5, 5, 6]
 
 
+@pytest.mark.parametrize(("bias", "shifts", "compact"), [
+    ((-2048, 2047), (0, 15), True), ((-2049, 0), (1, 2), False), ((2048, 0), (1, 2), False),
+    ((1, 2), (1, 16), False), ((1, 2), (3, 3), False), ((0, 0), (1, 2), False),
+])
+def test_bias_and_scale_are_one_word_where_they_fit_and_that_is_less(
+        rng: np.random.Generator, bias: tuple[int, int], shifts: tuple[int, int], compact: bool) -> None:
+    layer = dataclasses.replace(layer_with(rng, scale_terms=1, channels=2), bias=np.array(bias),
+                                shift=np.array(shifts), scale=((Term(False, 0),),) * 2)
+    words, flags = pack(layer)
+    assert (Flag.COMPACT in flags) == compact
+    assert [row[1:3] for row in read_rows(words, flags, 2)] == list(zip(bias, shifts, strict=True))
+    count, steps, per_row = parameter_shape(np.array(words), flags, 2)
+    assert count.tolist() == [1, 1] and not steps.any()
+    assert per_row.sum() + (Flag.SHARED_SCALE in flags) == len(words)
+
+
+def test_several_scale_terms_are_not_one_word(rng: np.random.Generator) -> None:
+    layer = dataclasses.replace(layer_with(rng, channels=2), bias=np.array([1, 2]), shift=np.array([4, 5]),
+                                scale=((Term(False, 0),), (Term(False, 0), Term(False, 2))))
+    assert Flag.COMPACT not in pack(layer)[1]
+
+
 def test_streams_have_rows_of_their_own(rng: np.random.Generator) -> None:
     for per_channel in (False, True):
         layer = layer_with(rng, per_channel=per_channel, scale_terms=4)
         scales = Scales.of(layer)
-        bias = pack_bias(layer, row_bias(layer, scales, AcceleratorConfig()))
+        bias = row_bias(layer, scales, AcceleratorConfig())
         whole = read_rows(*pack(layer), 6)
         channels = [np.array(rows, int) for rows in ([4, 0, 2], [1, 5], [3], [])]
-        streams, flags = pack_parameters(bias, scales, channels, True)
+        streams, flags = pack_parameters(layer, bias, scales, channels, True)
         assert Flag.ORDER in flags
         for words, rows in zip(streams, channels, strict=True):
             if rows.size:

@@ -76,7 +76,7 @@ def test_a_speed_at_which_the_board_does_not_answer(toy: Toy, monkeypatch: pytes
 
 @pytest.mark.parametrize(("at", "value", "message"), [
     (0, 9, "line: the board has version 9 of the protocol, this program version 1; build its bitstream again"),
-    (1, 8, "line: the board has version 8 of the register map, this program version 2"),
+    (1, 8, "line: the board has version 8 of the register map, this program version 3"),
     (15, 0, "line: the board says that its clock is 0 Hz")])
 def test_another_version(toy: Toy, at: int, value: int, message: str) -> None:
     board = toy.board(clock_hz=12_000_000)
