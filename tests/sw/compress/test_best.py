@@ -15,6 +15,7 @@ from shiftwright.sw.compress import compress, training
 from shiftwright.sw.compress.allocation import GlobalBudget, Sensitivity
 from shiftwright.sw.compress.best import Best
 from shiftwright.sw.compress.fakequant import FakeQuantized
+from shiftwright.sw.compress.heldrate import LEAST, HeldRate
 from shiftwright.sw.compress.prices import BlockCycles, CodeBits, PricedValue, _winners
 from shiftwright.sw.compress.recipe import load_recipe
 from shiftwright.sw.compress.training import fine_tune
@@ -114,6 +115,19 @@ def test_the_image_has_the_target_size(start: str, targets: tuple[int, int]) -> 
 def test_the_size_is_held(rate: float) -> None:
     recipe = Best(start="ptq", target_size=1500, terms=2, span=5, epochs=20, batch=16, learning_rate=rate, hold=True)
     assert 0.93 * 1500 <= image(recipe).size <= 1.04 * 1500, f"seed {SEED}"
+
+
+def test_held_prices_leave_some_weights_of_each_layer() -> None:
+    recipe = Best()
+    network = captured(digits_network(), recipe)
+    fake = FakeQuantized(network, recipe)
+    held = HeldRate(100, lambda _: 200, {name: TermGrid(2, 5) for name in fake.weighted})
+    held.begin(fake, 100)
+    for step in range(0, 1000, training.PRUNE_STEPS):  # prices that rise and rise
+        held.before_step(fake, step)
+    for name, layer in fake.weighted.items():
+        numbers = layer.numbers()
+        assert int((numbers != 0).sum()) >= LEAST * numbers.numel(), name
 
 
 def test_a_target_of_cycles_takes_from_convolutions() -> None:
