@@ -2,8 +2,8 @@
 
 Each case writes ``benchmarks/results/compression.<network>.<recipe>.json`` with the figures ``float_accuracy``,
 ``accuracy`` (both on the whole test split), ``bytes`` (of the whole image file), ``ratio`` (float32 bytes of the
-original parameters over ``bytes``), ``bits_per_weight`` and ``seed``. A case of several seeds compresses one float
-network so many times, from ``seed`` on; its figures are means, and ``runs`` has those of each. Checkpoints, compressed
+original parameters over ``bytes``), ``bits_per_weight`` and ``seed``. A case of several seeds trains and compresses so
+many float networks, from ``seed`` on; its figures are means, and ``runs`` has those of each. Checkpoints, compressed
 networks and images stay in ``build/compression``; a float checkpoint there is taken again unless ``--fresh`` is given.
 Exit code 1 when a case misses its least accuracy or ratio.
 """
@@ -85,10 +85,11 @@ def show(epoch: int, epochs: int, loss: float) -> None:
     print(f"  epoch {epoch}/{epochs}: loss {loss:.4f}", file=sys.stderr, flush=True)
 
 
-def float_network(name: str, options: argparse.Namespace) -> train.Checkpoint:
+def float_network(name: str, options: argparse.Namespace, seed: int | None = None) -> train.Checkpoint:
     """The trained float network: the checkpoint of an earlier case or run, or a new one."""
-    path = BUILD / f"{name}.seed{options.seed}.safetensors"
-    if path.exists() and (not options.fresh or name in options.trained):
+    seed = options.seed if seed is None or name in PRETRAINED else seed
+    path = BUILD / f"{name}.seed{seed}.safetensors"
+    if path.exists() and (not options.fresh or (name, seed) in options.trained):
         return train.load_checkpoint(path)
     info = network_info(name)
     images, test = (load(info.dataset, split=split, data_dir=options.data_dir) for split in ("train", "test"))
@@ -98,11 +99,11 @@ def float_network(name: str, options: argparse.Namespace) -> train.Checkpoint:
         accuracy = train.accuracy(module, test)
     else:
         print(f"train {name}", file=sys.stderr)
-        module, accuracy = train.train(name, images, test=test, seed=options.seed, progress=show)
-    checkpoint = train.Checkpoint(module, name, info.dataset, accuracy, info.epochs, options.seed,
+        module, accuracy = train.train(name, images, test=test, seed=seed, progress=show)
+    checkpoint = train.Checkpoint(module, name, info.dataset, accuracy, info.epochs, seed,
                                   train.count_parameters(module))
     train.save_checkpoint(path, checkpoint)
-    options.trained.add(name)
+    options.trained.add((name, seed))
     return checkpoint
 
 
@@ -118,8 +119,8 @@ def kept_path(name: str, recipe_name: str, options: argparse.Namespace, seed: in
 
 def compressed(name: str, recipe_name: str, options: argparse.Namespace, seed: int | None = None) -> QuantizedNetwork:
     """Compress a trained network by a recipe of ``examples/``, measure its accuracy, keep it in the build folder."""
-    checkpoint = float_network(name, options)
     seed = options.seed if seed is None else seed
+    checkpoint = float_network(name, options, seed)
     images, test = (load(checkpoint.dataset, split=split, data_dir=options.data_dir) for split in ("train", "test"))
     print(f"compress {name} by {recipe_name}, seed {seed}", file=sys.stderr)
     network = compress(checkpoint.module, recipe_of(recipe_name), images, seed=seed, progress=show)
@@ -144,7 +145,7 @@ def run(case: Case, seed: int, options: argparse.Namespace) -> tuple[QuantizedNe
         test = load(network.metadata["dataset"], split="test", data_dir=options.data_dir)
         found = {"accuracy": golden.accuracy(network, test), "test_images": len(test), **(
             {} if "float_accuracy" in network.metadata else
-            {"float_accuracy": float_network(case.network, options).float_accuracy})}
+            {"float_accuracy": float_network(case.network, options, seed).float_accuracy})}
         network = dataclasses.replace(network, metadata={**network.metadata, **found})
     image = compile_(network, configuration(recipe_of(case.recipe)))
     image.save(path.with_suffix(".swi"))

@@ -106,13 +106,16 @@ def _network(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     from ..network import QuantizedNetwork
 
     network = QuantizedNetwork.load(file)
+    rest = dict(network.metadata)
+    noise = rest.pop("signal_to_noise", {})
     layers = [{
         "layer": layer.name, "op": layer.op, "kernel": "x".join(map(str, layer.kernel)),
         "stride": "x".join(map(str, layer.stride)), "output": "x".join(map(str, layer.target.shape)),
         "bits": layer.target.bits, "weights": 0 if layer.indices is None else int(layer.indices.size),
         "levels": len(layer.codebook), "terms": max((len(terms) for terms in layer.codebook), default=1),
+        "snr_db": noise.get(layer.name),
     } for layer in network.layers]
     shape = "x".join(map(str, network.input.shape))
     return {"kind": "compressed network", "input": f"{shape}, {network.input.bits} bits, integer x "
             f"2^{network.input.exponent}", "parameters": network.parameters, "max_shift": network.max_shift,
-            "guard_bits": network.guard_bits, "acc_bits": network.acc_bits, **network.metadata}, layers
+            "guard_bits": network.guard_bits, "acc_bits": network.acc_bits, **rest}, layers

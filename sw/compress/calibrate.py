@@ -30,7 +30,8 @@ def choose_exponent(values: Tensor, quantizer: ActivationQuantizer, method: str,
     quantizer : ActivationQuantizer
         Bits, sign and clamp.
     method : str
-        ``"mse"``: least squared error against the clamped values. ``"percentile"``: the least scale that holds the
+        ``"mse"``: least squared error against the clamped values. ``"minmax"``: the least scale that clips none of
+        them. ``"percentile"``: the least scale that holds the
         given share of their magnitudes.
     percentile : float
         That share, in percent.
@@ -45,6 +46,8 @@ def choose_exponent(values: Tensor, quantizer: ActivationQuantizer, method: str,
         largest = float(magnitude.kthvalue(rank).values)
         return max(least, _cover(largest, limit))
     top = max(least, _cover(float(magnitude.max()), limit))
+    if method == "minmax":
+        return top
     values = values[::-(-len(values) // SAMPLES)].double()
     errors = {}
     keep = quantizer.exponent

@@ -21,6 +21,9 @@ __all__ = ["QuantizedRecipe", "rising_shares"]
 MAX_SHIFT_FIELD = 15
 CHOSEN_STEPS = 3000
 CHOSEN_EPOCHS = (4, 40)
+CALIBRATIONS = ("mse", "minmax", "percentile")
+NOISE_IMAGES = 32
+"""On which the layers' signal-to-noise ratios are measured."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,8 +49,8 @@ class QuantizedRecipe(Recipe):
     raw_output : bool
         The last layer returns its accumulators (when it is a convolution or linear layer without clamp).
     calibration : str
-        How activation scales are chosen: ``"mse"`` (least squared error) or ``"percentile"`` (least scale that holds
-        that share of the values).
+        How activation scales are chosen: ``"mse"`` (least squared error), ``"minmax"`` (least scale that clips none of
+        the samples' values) or ``"percentile"`` (least scale that holds that share of them).
     percentile : float
         For ``"percentile"``, 50 to 100.
     calibration_images : int
@@ -102,8 +105,9 @@ class QuantizedRecipe(Recipe):
                 ("percentile", float, 50, 100), ("distill", float, 0, 1), ("temperature", float, 1e-3, 1e3),
                 ("shift", int, 0, 1000), ("raw_output", bool, None, None), ("flip", bool, None, None)):
             require(where, name, getattr(self, name), kind, low, high)
-        if self.calibration not in ("mse", "percentile"):
-            raise ModelError(f"{where}: calibration must be 'mse' or 'percentile', not {self.calibration!r}")
+        if self.calibration not in CALIBRATIONS:
+            raise ModelError(f"{where}: calibration must be one of {', '.join(CALIBRATIONS)}, not "
+                             f"{self.calibration!r}")
         if not isinstance(self.layers, Mapping):
             raise ModelError(f"{where}: layers must be a table, not {self.layers!r}")
         common = {name: getattr(self, name) for name in self.of_layers}
@@ -164,8 +168,12 @@ class QuantizedRecipe(Recipe):
         OverflowProofError
             If an accumulator could leave ``acc_bits``.
         """
+        import torch
+
+        from ..data import PIXEL_SCALE
         from .fakequant import FakeQuantized
         from .lower import lower
+        from .noise import signal_to_noise
 
         weighted = [layer.name for layer in graph.layers if layer.weight is not None and not layer.affine]
         for path in self.layers:
@@ -177,8 +185,9 @@ class QuantizedRecipe(Recipe):
         network = FakeQuantized(graph, self)
         self.train(network, model, train_data, seed=seed, progress=progress)
         _refuse_dead_layers(network, self.name)
+        sample = torch.tensor(train_data.images[:NOISE_IMAGES]).float() / PIXEL_SCALE
         metadata = {"recipe": self.name, "options": self.to_dict(), "seed": seed, "dataset": train_data.name,
-                    **self.report(network)}
+                    "signal_to_noise": signal_to_noise(network, self, sample), **self.report(network)}
         return lower(network, graph, self, metadata)
 
 

@@ -91,10 +91,10 @@ def test_range_of_a_clamp(bits: int, signed: bool, clamp: Clamp, exponent: int, 
 
 
 @pytest.mark.parametrize(("method", "percentile", "expected"), [
-    ("mse", 100.0, -6), ("percentile", 100.0, 0), ("percentile", 99.0, -7)])
+    ("mse", 100.0, -6), ("minmax", 99.0, 0), ("percentile", 100.0, 0), ("percentile", 99.0, -7)])
 def test_calibration(method: str, percentile: float, expected: int) -> None:
     """A thousand values up to 1.9 and one of 200, which only the largest scale holds."""
-    values = torch.cat([torch.linspace(0, 1.9, 1000), torch.tensor([200.0 if method != "mse" else 4.0])])
+    values = torch.cat([torch.linspace(0, 1.9, 1000), torch.tensor([4.0 if method == "mse" else 200.0])])
     assert choose_exponent(values, ActivationQuantizer(8, False, 0.0), method, percentile, -99) == expected
     assert choose_exponent(values, ActivationQuantizer(8, False, 0.0), method, percentile, 3) == 3
 

@@ -77,7 +77,7 @@ def test_chosen_epochs(images: int, epochs: int) -> None:
     ({"layers": {"fc": {"prune": "half"}}}, "layers.fc: prune must be a number from 0 to 0.999, not 'half'"),
     ({"flip": 1}, "flip must be true or false, not 1"),
     ({"distill": 1.5}, "distill must be a number from 0 to 1, not 1.5"),
-    ({"calibration": "best"}, "calibration must be 'mse' or 'percentile', not 'best'"),
+    ({"calibration": "best"}, "calibration must be one of mse, minmax, percentile, not 'best'"),
     ({"k_min": 3, "k_max": 4, "levels": 3}, "k from 3 to 4 has no room for 3 levels"),
     ({"level": 3}, r"recipe bqnet has no option 'level'; did you mean 'levels'\?; it has levels, zero"),
     ({"layers": {"fc": {"levels": 0}}}, "layers.fc: levels must be an integer"),
