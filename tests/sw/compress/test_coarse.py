@@ -29,7 +29,8 @@ def test_limits_round_to_the_least_and_greatest_value(low: int, high: int, expec
 
 @needs_bfloat16
 @pytest.mark.parametrize(("stride", "groups", "residuals"), [(1, 1, 0), (2, 1, 1), (1, 4, 2)])
-def test_values_are_at_most_one_step_off_and_gradients_alike(seed: int, stride: int, groups: int, residuals: int) -> None:
+def test_values_are_at_most_one_step_off_and_gradients_alike(seed: int, stride: int, groups: int,
+                                                            residuals: int) -> None:
     torch.manual_seed(seed)
     exponent, bits = -3, 6
     x = (torch.randint(0, 64, (2, 8, 9, 7)) / 8).requires_grad_()
