@@ -50,7 +50,8 @@ class Scales:
         ModelError
             If a scale breaks a rule of :class:`~shiftwright.sw.network.Layer`; names layer and channel.
         UnsupportedError
-            If a pooling has a negative scale: its channels share their weights, and a maximum is not a minimum.
+            If a maximum pooling has a negative scale, as a maximum is not a minimum, or some channels of an average
+        pooling, as its channels share their weights.
         """
         rows = layer.target.channels
         width = 1 + SCALE_EXTRA_MAX
@@ -80,9 +81,10 @@ class Scales:
         step = np.diff(exponent, axis=1, prepend=0)
         step[np.arange(width)[None, :] >= count[:, None]] = 0
         negated = negative[:, 0].copy()
-        if layer.op != "conv" and negated.any():
+        if layer.op == "maxpool" and negated.any() or layer.op == "avgpool" and negated.any() and not negated.all():
             raise UnsupportedError(f"layer {layer.name}, channel {int(negated.argmax())}: a pooling's scale must begin "
-                                   f"with a positive term, not a negative one; negate the layer that reads it")
+                                   f"with a positive term, or with a negative one in all channels of an average; "
+                                   f"negate the layer that reads it")
         negative ^= negated[:, None] & (np.arange(width)[None, :] < count[:, None])
         return cls(negated=negated, negative=negative, step=step, count=count, final=final)
 

@@ -67,12 +67,15 @@ class LayerWeights:
         Kernel pixels that have a position.
     replayed : bool
         Each row is decoded once and replayed from the row buffer.
+    negative : bool
+        The row of a pooling is subtracted.
     """
 
     layer: Layer
     taps: TapRows | None
     pixels: int
     replayed: bool
+    negative: bool
 
     @classmethod
     def of(cls, layer: Layer, pixels: np.ndarray, channels: int, negative: np.ndarray,
@@ -80,8 +83,8 @@ class LayerWeights:
         """Arguments as those of :func:`row_taps`."""
         conv = layer.op == "conv"
         return cls(layer=layer, taps=TapRows(*row_taps(layer, pixels, channels, negative), channels) if conv else None,
-                   pixels=pixels.size, replayed=not conv or layer.target.height > config.lanes_y
-                   or layer.target.width > config.lanes_x)
+                   pixels=pixels.size, negative=not conv and bool(negative.all()),
+                   replayed=not conv or layer.target.height > config.lanes_y or layer.target.width > config.lanes_x)
 
 
 def encode_weights(group: Sequence[LayerWeights], config: AcceleratorConfig) -> tuple[EncodedLayer, ...]:
@@ -99,7 +102,7 @@ def encode_weights(group: Sequence[LayerWeights], config: AcceleratorConfig) -> 
                                     tolerance=REPLAYED_TOLERANCE if all(each.replayed for each in group) else TOLERANCE)
         else:
             encoded = (shared_row(group[0].pixels, config.truncate, maximum=group[0].layer.op == "maxpool",
-                                  max_code_bits=config.max_code_bits),)
+                                  negative=group[0].negative, max_code_bits=config.max_code_bits),)
     except ModelError as error:
         raise type(error)(f"layer {group[0].layer.name}: {error}") from None
     for each, made in zip(group, encoded, strict=True):

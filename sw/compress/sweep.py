@@ -9,6 +9,7 @@ quantization (Chou, Lookabaugh and Gray, "Entropy-constrained vector quantizatio
 """
 
 import dataclasses
+import math
 
 import torch
 from torch import Tensor
@@ -114,8 +115,9 @@ class Problem:
 
     def step(self, slope: float) -> float:
         """The distance of a uniform quantizer's values where a bit is worth `slope`, at high rate, or 0."""
-        cost = (self.importance.log2().mean(1) + self.weights.log2().mean(1)).mean()
-        return float((slope * 6 / 0.6931 / 2.0**cost) ** 0.5)
+        matter = [part[part > 0].log2().mean() for part in (self.importance, self.weights)]  # dead channels do not
+        step = float((slope * 6 / 0.6931 / 2.0 ** sum(matter)) ** 0.5)
+        return step if math.isfinite(step) else 0.0
 
     def solve(self, grid: TermGrid, unit: float, slope: float, rate: Rate, rounds: int,
               counts: Tensor | None = None) -> Choice:
