@@ -1,0 +1,162 @@
+"""Layers of ONNX: convolutions, matrix products, batch norms, poolings, clamps."""
+
+import functools
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .onnx_build import Builder, Inputs, float_tensor
+from .onnx_file import OnnxNode
+from .onnx_views import Activation, words
+from .onnx_windows import Window, average_pool, convolution, max_pool
+from .operators import unsupported
+
+__all__ = ["LAYERS"]
+
+
+def _size(x: Activation) -> tuple[int, int]:
+    return x.shape[1], x.shape[2]
+
+
+def _conv(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
+    x = builder.image(node, builder.activation(node, inputs))
+    weight, bias = (builder.constant(node, inputs, place, name) for place, name in ((1, "weight"), (2, "bias")))
+    assert weight is not None
+    kernel = weight.shape[2:]
+    if len(kernel) != 2:
+        raise unsupported(node.where, f"has a kernel of {len(kernel)} dimensions", "use a kernel of height 1, on a map")
+    if (given := node.attributes["kernel_shape"]) and tuple(given) != kernel:
+        raise unsupported(node.where, f"kernel_shape={given} is not supported, only that of its weight, "
+                          f"{list(kernel)}", "leave it out")
+    tensors: dict[str, Tensor] = {"weight": builder.parameter(node.inputs[1], weight)}
+    if bias is not None:
+        tensors["bias"] = builder.parameter(node.inputs[2], bias)
+    return builder.emit(node, convolution(Window.of(node, kernel, _size(x)), node.attributes["group"]), (x,), tensors)
+
+
+def _linear(images: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return functional.linear(images, weight, bias)
+
+
+def _product(builder: Builder, node: OnnxNode, x: Activation, weight: np.ndarray, form: str,
+             bias: Tensor | None = None) -> Activation:
+    """A linear layer with a weight (outputs, inputs)."""
+    if weight.ndim != 2:
+        raise unsupported(node.where, f"takes a constant of {weight.ndim} dimensions", "multiply by a matrix")
+    if len(x.logical) != 1:
+        raise unsupported(node.where, f"input has shape {words(x.logical)}", "put Flatten before it")
+    if not x.in_order and x.order is not None and len(x.order) == weight.shape[1]:
+        # The network flattens in another order than (C, H, W): the weights go where their elements are.
+        moved = np.empty_like(weight)
+        moved[:, x.order] = weight
+        weight, form = moved, f"{form} {node.name}"
+        x = Activation(key=x.key, shape=x.shape, order=np.arange(len(x.order)), by=x.by)
+    tensors: dict[str, Tensor] = {"weight": builder.parameter(node.inputs[1], weight, form)}
+    if bias is not None:
+        tensors["bias"] = bias
+    return builder.emit(node, _linear, (x,), tensors)
+
+
+def _gemm(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
+    x = builder.activation(node, inputs)
+    weight, offset = (builder.constant(node, inputs, place, name) for place, name in ((1, "B"), (2, "C")))
+    assert weight is not None
+    alpha, beta, transposed = (node.attributes[name] for name in ("alpha", "beta", "transB"))
+    weight = alpha * np.asarray(weight if transposed else weight.T, np.float64)
+    bias = None
+    if offset is not None:
+        count = len(weight)
+        if offset.size != 1 and offset.shape not in ((count,), (1, count)):
+            raise unsupported(node.where, f"takes a C of shape {offset.shape}",
+                              f"one number, or one an output, of shape ({count},), is supported")
+        values = beta * np.broadcast_to(np.asarray(offset, np.float64).reshape(-1), (count,))
+        bias = builder.parameter(node.inputs[2], values, f"{beta} {count}")
+    return _product(builder, node, x, weight, f"{alpha} {transposed}", bias)
+
+
+def _matmul(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
+    x = builder.activation(node, inputs)
+    weight = builder.constant(node, inputs, 1, "second operand")
+    assert weight is not None
+    return _product(builder, node, x, weight.T, "1.0 0")
+
+
+def _normalize(images: Tensor, weight: Tensor, bias: Tensor, running_mean: Tensor, running_var: Tensor,
+               eps: float) -> Tensor:
+    return functional.batch_norm(images, running_mean, running_var, weight, bias, False, 0.0, eps)
+
+
+def _batch_norm(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
+    tensors: dict[str, Tensor] = {}
+    for place, name in enumerate(("weight", "bias", "running_mean", "running_var"), 1):
+        values = builder.constant(node, inputs, place, ("scale", "B", "mean", "var")[place - 1])
+        assert values is not None
+        tensors[name] = builder.parameter(node.inputs[place], values) if place < 3 else float_tensor(values)
+    return builder.emit(node, functools.partial(_normalize, eps=node.attributes["epsilon"]),
+                        (builder.activation(node, inputs),), tensors)
+
+
+def _relu(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
+    return builder.emit(node, functional.relu, (builder.activation(node, inputs),))
+
+
+def _clip(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
+    x, limits = builder.activation(node, inputs), {}
+    for place, name in ((1, "min"), (2, "max")):
+        value = builder.constant(node, inputs, place, name)
+        if value is not None and not math.isinf(value.item()):
+            limits[name] = float(value.item())
+    return builder.emit(node, functools.partial(torch.clamp, **limits), (x,)) if limits else x
+
+
+def _kernel(node: OnnxNode) -> tuple[int, int]:
+    height, width = node.attributes["kernel_shape"]
+    return height, width
+
+
+def _max_pool(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
+    x = builder.image(node, builder.activation(node, inputs))
+    return builder.emit(node, max_pool(node, Window.of(node, _kernel(node), _size(x))), (x,))
+
+
+def _average_pool(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
+    x = builder.image(node, builder.activation(node, inputs))
+    return builder.emit(node, average_pool(node, Window.of(node, _kernel(node), _size(x))), (x,))
+
+
+def _global_max(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
+    x = builder.image(node, builder.activation(node, inputs))
+    return builder.emit(node, functools.partial(functional.max_pool2d, kernel_size=_size(x)), (x,))
+
+
+def _mean(images: Tensor, keepdim: bool) -> Tensor:
+    return images.mean((2, 3), keepdim=keepdim)
+
+
+def _global_average(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
+    x = builder.image(node, builder.activation(node, inputs))
+    return builder.emit(node, functools.partial(_mean, keepdim=True), (x,))
+
+
+def _reduce_mean(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
+    x = builder.activation(node, inputs)
+    constant = builder.constant(node, inputs, 1, "axes")
+    axes = node.attributes.get("axes") if constant is None else constant.ravel().tolist()
+    if not axes and node.attributes.get("noop_with_empty_axes"):
+        return x
+    rank = 1 + len(x.logical)
+    if rank != 4 or not axes or sorted(axis % rank for axis in axes) != [2, 3]:
+        raise unsupported(node.where, f"axes={axes} of {words(x.logical)} is not supported, only height and width",
+                          "use axes [2, 3]")
+    return builder.emit(node, functools.partial(_mean, keepdim=bool(node.attributes["keepdims"])), (x,))
+
+
+LAYERS: dict[str, Callable[[Builder, OnnxNode, Inputs], Activation]] = {
+    "conv": _conv, "gemm": _gemm, "matmul": _matmul, "batch_norm": _batch_norm, "relu": _relu, "clip": _clip,
+    "maxpool": _max_pool, "avgpool": _average_pool, "global_average": _global_average, "global_max": _global_max,
+    "reduce_mean": _reduce_mean}
+"""What makes the modules of each kind of operator."""
