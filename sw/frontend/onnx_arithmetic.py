@@ -87,6 +87,8 @@ def _becomes_bias(builder: Builder, node: OnnxNode, x: Activation, constant: flo
     if module is None or type(module).__name__ not in ("Conv", "Gemm", "MatMul") or "bias" in module.names:
         return False
     values = np.broadcast_to(np.asarray(constant, np.float32).reshape(-1), (x.shape[0],))
+    if "level" in module.names:
+        values = values / module.level.numpy().ravel()
     module.attach("bias", builder.parameter(f"{node.name}!bias", values))
     return True
 

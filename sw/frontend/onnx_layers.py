@@ -17,6 +17,9 @@ from .operators import unsupported
 
 __all__ = ["LAYERS"]
 
+FOLDED = 4.0
+"""Channels whose magnitudes differ by so much are those of a batch norm that the exporter folded."""
+
 
 def _size(x: Activation) -> tuple[int, int]:
     return x.shape[1], x.shape[2]
@@ -32,10 +35,42 @@ def _conv(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
     if (given := node.attributes["kernel_shape"]) and tuple(given) != kernel:
         raise unsupported(node.where, f"kernel_shape={given} is not supported, only that of its weight, "
                           f"{list(kernel)}", "leave it out")
-    tensors: dict[str, Tensor] = {"weight": builder.parameter(node.inputs[1], weight)}
+    function = convolution(Window.of(node, kernel, _size(x)), node.attributes["group"])
+    return _weighted(builder, node, function, x, weight, bias)
+
+
+def _weighted(builder: Builder, node: OnnxNode, function: Callable[..., Tensor], x: Activation, weight: np.ndarray,
+              bias: np.ndarray | None, form: str = "", bias_form: str = "") -> Activation:
+    """A convolution or linear layer.
+
+    Recipes give the channels of a layer with a batch norm grids of their own. Exporters fold batch norms: what they
+    multiplied channels by comes out of the weights again, as powers of two, so that the result is the same.
+    """
+    level = _level(weight)
+    tensors: dict[str, Tensor] = {}
+    if level is not None:
+        function = functools.partial(_leveled, function)
+        tensors["level"] = float_tensor(level.reshape(-1, *(1 for _ in x.shape[1:])))
+        weight, bias_form = weight / level.reshape(-1, *(1 for _ in weight.shape[1:])), f"{bias_form} {node.name}"
+        bias = None if bias is None else bias / level
+    tensors["weight"] = builder.parameter(node.inputs[1], weight, form)
     if bias is not None:
-        tensors["bias"] = builder.parameter(node.inputs[2], bias)
-    return builder.emit(node, convolution(Window.of(node, kernel, _size(x)), node.attributes["group"]), (x,), tensors)
+        tensors["bias"] = builder.parameter(node.inputs[2], bias, bias_form)
+    return builder.emit(node, function, (x,), tensors)
+
+
+def _level(weight: np.ndarray) -> np.ndarray | None:
+    """A power of two a channel, when channels differ as after a batch norm."""
+    norms = np.sqrt((np.asarray(weight, np.float64) ** 2).reshape(len(weight), -1).mean(1))
+    live = norms[norms > 0]
+    if not live.size or live.max() < FOLDED * live.min():
+        return None
+    level = np.where(norms > 0, norms, np.median(live)) / np.median(live)
+    return np.asarray(2.0 ** np.round(np.log2(level)))
+
+
+def _leveled(function: Callable[..., Tensor], images: Tensor, level: Tensor, **tensors: Tensor) -> Tensor:
+    return function(images, **tensors) * level
 
 
 def _linear(images: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -43,7 +78,7 @@ def _linear(images: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
 
 
 def _product(builder: Builder, node: OnnxNode, x: Activation, weight: np.ndarray, form: str,
-             bias: Tensor | None = None) -> Activation:
+             bias: np.ndarray | None = None, bias_form: str = "") -> Activation:
     """A linear layer with a weight (outputs, inputs)."""
     if weight.ndim != 2:
         raise unsupported(node.where, f"takes a constant of {weight.ndim} dimensions", "multiply by a matrix")
@@ -55,10 +90,7 @@ def _product(builder: Builder, node: OnnxNode, x: Activation, weight: np.ndarray
         moved[:, x.order] = weight
         weight, form = moved, f"{form} {node.name}"
         x = Activation(key=x.key, shape=x.shape, order=np.arange(len(x.order)), by=x.by)
-    tensors: dict[str, Tensor] = {"weight": builder.parameter(node.inputs[1], weight, form)}
-    if bias is not None:
-        tensors["bias"] = bias
-    return builder.emit(node, _linear, (x,), tensors)
+    return _weighted(builder, node, _linear, builder.plain(x), weight, bias, form, bias_form)
 
 
 def _gemm(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
@@ -73,9 +105,8 @@ def _gemm(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
         if offset.size != 1 and offset.shape not in ((count,), (1, count)):
             raise unsupported(node.where, f"takes a C of shape {offset.shape}",
                               f"one number, or one an output, of shape ({count},), is supported")
-        values = beta * np.broadcast_to(np.asarray(offset, np.float64).reshape(-1), (count,))
-        bias = builder.parameter(node.inputs[2], values, f"{beta} {count}")
-    return _product(builder, node, x, weight, f"{alpha} {transposed}", bias)
+        bias = beta * np.broadcast_to(np.asarray(offset, np.float64).reshape(-1), (count,))
+    return _product(builder, node, x, weight, f"{alpha} {transposed}", bias, f"{beta} {len(weight)}")
 
 
 def _matmul(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:

@@ -17,7 +17,7 @@ class Operation(nn.Module):
     function : callable
         Takes the node's activations and, by name, its tensors.
     tensors : dict
-        A ``Parameter`` is trained, any other tensor is a buffer.
+        A ``Parameter`` is trained, any other tensor is a buffer; ``level`` is not stored with the network's state.
     """
 
     def __init__(self, function: Callable[..., Tensor], tensors: dict[str, Tensor]) -> None:
@@ -32,7 +32,7 @@ class Operation(nn.Module):
         if isinstance(tensor, nn.Parameter):
             self.register_parameter(name, tensor)
         else:
-            self.register_buffer(name, tensor)
+            self.register_buffer(name, tensor, persistent=name != "level")
 
     def forward(self, *activations: Tensor) -> Tensor:
         """The node's output."""
