@@ -206,8 +206,11 @@ def _check_meaning(path: str | Path, model: "onnx.ModelProto") -> None:
     import onnx
 
     try:
-        # The check wants the output's shape, which some files leave out.
-        onnx.checker.check_model(onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True))
+        inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+        for value in inferred.graph.output:  # the check wants shapes, which some files leave out
+            if value.type.HasField("tensor_type"):
+                value.type.tensor_type.shape.SetInParent()
+        onnx.checker.check_model(inferred)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise ModelError(f"{path}: breaks a rule of ONNX: {' '.join(lines)[:300]}; export the network again") from None
