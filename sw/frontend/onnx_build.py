@@ -11,13 +11,10 @@ from torch import Tensor, nn
 from ...hw.arch.errors import ModelError
 from .onnx_file import OnnxFile, OnnxNode
 from .onnx_network import OnnxNetwork, Operation, operation
-from .onnx_views import Activation, refuse, words
+from .onnx_views import FREE, Activation, refuse, words
 from .operators import unsupported
 
 __all__ = ["Builder", "Inputs", "float_tensor"]
-
-FREE = 9973
-"""Stands for a free number of images in shapes that the graph computes with."""
 
 Inputs = list[Activation | np.ndarray | None]
 """What a node reads; None where an input is optional and left out."""

@@ -1,6 +1,7 @@
 """Read and check an ONNX file: one image tensor in, one tensor out, nodes in order, constants finite."""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +101,7 @@ def read(path: str | Path) -> OnnxFile:
     ModelError
         If the file can't be read, is damaged, or is not a network from one image to one tensor.
     """
+    data = _bytes(Path(path))
     try:
         import onnx
     except ModuleNotFoundError as error:
@@ -108,7 +110,7 @@ def read(path: str | Path) -> OnnxFile:
         raise ToolError(f"{path}: the Python package 'onnx' reads ONNX files, and is missing; get it with: "
                         f"pip install 'shiftwright[onnx]'") from None
 
-    model = _parse(Path(path))
+    model = _parse(path, data)
     opset = _check_versions(path, model)
     _load_external(Path(path), model)
     if model.functions:
@@ -121,8 +123,6 @@ def read(path: str | Path) -> OnnxFile:
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in constants]
     _check_order(path, graph, {*constants, *(value.name for value in inputs)})
-    _check_meaning(path, model)
-    _check_finite(path, constants)
     if len(inputs) != 1:
         names = ", ".join(repr(value.name) for value in inputs) or "none"
         raise ModelError(f"{path}: the network must take one tensor, not {len(inputs)} ({names}); export it with the "
@@ -132,20 +132,27 @@ def read(path: str | Path) -> OnnxFile:
         raise ModelError(f"{path}: the network must return one tensor, not {len(graph.output)} ({names}); export it "
                          f"with the class scores as its only output")
     batch, shape = _image(path, inputs[0])
+    _check_meaning(path, model)
+    _check_finite(path, constants)
     return OnnxFile(graph=graph.name, producer=f"{model.producer_name} {model.producer_version}".strip(), opset=opset,
                     input=inputs[0].name, output=graph.output[0].name, input_shape=shape, batch=batch,
-                    nodes=tuple(_node(path, node, opset) for node in graph.node), constants=constants)
+                    nodes=tuple(_node(node, opset) for node in graph.node), constants=constants)
 
 
-def _parse(path: Path) -> "onnx.ModelProto":
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: can't read the network: {error.strerror or error}; give an existing file") from None
+
+
+def _parse(path: str | Path, data: bytes) -> "onnx.ModelProto":
     import onnx
     from google.protobuf.message import DecodeError
 
     model = onnx.ModelProto()
     try:
-        model.ParseFromString(path.read_bytes())
-    except OSError as error:
-        raise ModelError(f"{path}: can't read the network: {error.strerror or error}; give an existing file") from None
+        model.ParseFromString(data)
     except DecodeError:
         raise ModelError(f"{path}: not an ONNX file, or damaged; export the network again") from None
     if not model.ir_version or not model.graph.node:
@@ -190,7 +197,11 @@ def _load_external(path: Path, model: "onnx.ModelProto") -> None:
 
 
 def _check_order(path: str | Path, graph: "onnx.GraphProto", known: set[str]) -> None:
+    """Refuse what is read before it is made, and operators that are not ONNX's."""
     for node in graph.node:
+        if node.domain not in DOMAINS:
+            raise ModelError(f"{path}: {node.name or node.output[0]} ({node.op_type}) is of the domain {node.domain!r}; "
+                             f"only operators of ONNX itself and QONNX's Quant are read: export without it")
         for name in node.input:
             if name and name not in known:
                 raise ModelError(f"{path}: {node.name or node.output[0]} ({node.op_type}) reads {name!r}, which no "
@@ -212,8 +223,9 @@ def _check_meaning(path: str | Path, model: "onnx.ModelProto") -> None:
                 value.type.tensor_type.shape.SetInParent()
         onnx.checker.check_model(inferred)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise ModelError(f"{path}: breaks a rule of ONNX: {' '.join(lines)[:300]}; export the network again") from None
+        reason = re.sub(r"\[\w+Error\]|Inference error\(s\):|\s+", " ", str(error))
+        raise ModelError(f"{path}: breaks a rule of ONNX: {' '.join(reason.split())[:300]}; export the network again"
+                         ) from None
 
 
 def _check_finite(path: str | Path, constants: dict[str, np.ndarray]) -> None:
@@ -249,13 +261,10 @@ def _image(path: str | Path, value: "onnx.ValueInfoProto") -> tuple[int | None, 
     return fixed[0] if len(fixed) == 4 else None, (channels, height, width)
 
 
-def _node(path: str | Path, proto: "onnx.NodeProto", opset: int) -> OnnxNode:
+def _node(proto: "onnx.NodeProto", opset: int) -> OnnxNode:
     import onnx
 
     name = proto.name or next(output for output in proto.output if output)
-    if proto.domain not in DOMAINS:
-        raise ModelError(f"{path}: {name} ({proto.op_type}) is of the domain {proto.domain!r}; only operators of ONNX "
-                         f"itself and QONNX's Quant are read: export without it")
     attributes: dict[str, Any] = {}
     if proto.domain in ("", "ai.onnx"):
         for key, attribute in onnx.defs.get_schema(proto.op_type, opset, "").attributes.items():

@@ -45,7 +45,7 @@ class OnnxOperator:
 
 
 _PADDING = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
-_AUTO_PAD = Attribute("auto_pad", "any", lambda value: value in _PADDING, "give pads")
+_AUTO_PAD = Attribute("auto_pad", ", ".join(_PADDING), lambda value: value in _PADDING, "give pads")
 _WINDOW = (_AUTO_PAD, Attribute("kernel_shape", "two-dimensional", lambda value: value is None or len(value) == 2,
                                 "use a kernel of height 1"),
            Attribute("pads"), Attribute("strides"))

@@ -14,7 +14,10 @@ from ...hw.arch.errors import UnsupportedError
 from .onnx_file import OnnxNode
 from .operators import unsupported
 
-__all__ = ["Activation", "view", "words"]
+__all__ = ["FREE", "Activation", "refuse", "view", "words"]
+
+FREE = 9973
+"""Stands for a free number of images in shapes that the graph computes with."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,17 +103,25 @@ def view(node: OnnxNode, x: Activation, constant: np.ndarray | None, batch: int)
         rest = list(before)
         after = [1 if axis in axes else rest.pop(0) for axis in range(rank + len(axes))]
     if math.prod(after) != math.prod(before) or after[:1] != [batch]:
-        shown = ", ".join("N" if size == batch else str(size) for size in after)
+        shown = ", ".join(_size(size, batch) for size in after)
         raise unsupported(node.where, f"changes {words(x.logical)} to ({shown})",
                           "keep one row an image: export with a free batch dimension")
     return dataclasses.replace(x, order=elements.reshape(after[1:]), by=node)
+
+
+def _size(size: int, batch: int) -> str:
+    """A size for messages, where one that is computed from a free number of images shows it."""
+    if size % batch or batch != FREE or not size:
+        return str(size)
+    return "N" if size == batch else f"{size // batch}*N"
 
 
 def _reshaped(node: OnnxNode, before: tuple[int, ...], given: list[int]) -> list[int]:
     keep = not node.attributes["allowzero"]
     after = [before[axis] if size == 0 and keep and axis < len(before) else size for axis, size in enumerate(given)]
     known = math.prod(size for size in after if size != -1)
-    return [math.prod(before) // known if size == -1 and known else size for size in after]
+    rest, left = divmod(math.prod(before), known or 1)
+    return [rest if size == -1 and known and not left else size for size in after]
 
 
 def refuse(x: Activation) -> UnsupportedError:
