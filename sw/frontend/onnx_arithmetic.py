@@ -86,9 +86,9 @@ def _becomes_bias(builder: Builder, node: OnnxNode, x: Activation, constant: flo
     module = builder.module_before(node, x)
     if module is None or type(module).__name__ not in ("Conv", "Gemm", "MatMul") or "bias" in module.names:
         return False
-    values = np.broadcast_to(np.asarray(constant, np.float32).reshape(-1), (x.shape[0],))
-    if "level" in module.names:
-        values = values / module.level.numpy().ravel()
+    values = np.broadcast_to(np.asarray(constant, np.float64).reshape(-1), (x.shape[0],))
+    if isinstance(level := getattr(module, "level", None), Tensor):
+        values = values / level.double().numpy().ravel()
     module.attach("bias", builder.parameter(f"{node.name}!bias", values))
     return True
 
@@ -100,14 +100,12 @@ def _add(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
 
 
 def _sum(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
-    found = [value for value in inputs if value is not None]
-    constants = [value for value in found if isinstance(value, np.ndarray)]
-    first, *others = (value for value in found if isinstance(value, Activation))
-    rest = [*others, *constants]
+    total, *others = (value for value in inputs if isinstance(value, Activation))
+    rest: list[Activation | np.ndarray] = [*others, *(value for value in inputs if isinstance(value, np.ndarray))]
     for number, value in enumerate(rest):
         last = number == len(rest) - 1
-        first = _combine(builder, node, first, value, target="" if last else f"{node.outputs[0]}!{number}")
-    return first
+        total = _combine(builder, node, total, value, target="" if last else f"{node.outputs[0]}!{number}")
+    return total
 
 
 def _join(*parts: Tensor) -> Tensor:

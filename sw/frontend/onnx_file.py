@@ -200,8 +200,8 @@ def _check_order(path: str | Path, graph: "onnx.GraphProto", known: set[str]) ->
     """Refuse what is read before it is made, and operators that are not ONNX's."""
     for node in graph.node:
         if node.domain not in DOMAINS:
-            raise ModelError(f"{path}: {node.name or node.output[0]} ({node.op_type}) is of the domain {node.domain!r}; "
-                             f"only operators of ONNX itself and QONNX's Quant are read: export without it")
+            raise ModelError(f"{path}: {node.name or node.output[0]} ({node.op_type}) is of the domain {node.domain!r}"
+                             "; only operators of ONNX itself and QONNX's Quant are read: export without it")
         for name in node.input:
             if name and name not in known:
                 raise ModelError(f"{path}: {node.name or node.output[0]} ({node.op_type}) reads {name!r}, which no "

@@ -42,8 +42,8 @@ def fold(node: OnnxNode, inputs: list[np.ndarray | None], opset: int) -> list[np
     names = [name for name in dict.fromkeys(node.inputs) if name]
     outputs = [name for name in node.outputs if name]
     try:
-        ends = ([onnx.ValueInfoProto(name=name) for name in side] for side in (names, outputs))
-        graph = onnx.helper.make_graph([node.proto], "fold", *ends)
+        reads, makes = ([onnx.ValueInfoProto(name=name) for name in side] for side in (names, outputs))
+        graph = onnx.helper.make_graph([node.proto], "fold", reads, makes)
         model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
         given = {name: value for name, value in zip(node.inputs, inputs, strict=True) if name}
         found = ReferenceEvaluator(model).run(None, given)

@@ -113,7 +113,7 @@ WRONG: dict[str, tuple[Change, str]] = {
                  "[4, 3, 3, 3], expected input[2, 2, 9, 8] to have 3 channels, but got 2 channels instead; export the "
                  "network again"),
     "sizes": (axes("N", 3, 9, 9), "breaks a rule of ONNX: (op_type:Gemm, node name: last): Dimension mismatch in "
-              "unification between 196 and 168; export the network again"),
+              "unification between 168 and 196; export the network again"),
     "free_size": (axes("N", 3, "h", "w"), "input 'x' has the shape (N, 3, h, w); only the first size may be free: "
                   "export with fixed channels, height and width"),
     "unknown_size": (axes(1, 3, 0, 8), "input 'x' has the shape (1, 3, 0, 8); only the first size may be free: "
