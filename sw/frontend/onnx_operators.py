@@ -49,6 +49,7 @@ _AUTO_PAD = Attribute("auto_pad", ", ".join(_PADDING), lambda value: value in _P
 _WINDOW = (_AUTO_PAD, Attribute("kernel_shape", "two-dimensional", lambda value: value is None or len(value) == 2,
                                 "use a kernel of height 1"),
            Attribute("pads"), Attribute("strides"))
+_DILATIONS = Attribute("dilations", "any; 1 with SAME_UPPER or SAME_LOWER")
 _CONSTANT = "constant"
 _FLOATS = (1, 10, 11, 16)
 """FLOAT, FLOAT16, DOUBLE and BFLOAT16."""
@@ -59,7 +60,7 @@ def _only(name: str, value: object, rewrite: str) -> Attribute:
 
 
 OPERATORS: tuple[OnnxOperator, ...] = (
-    OnnxOperator(("Conv",), "conv", "nn.Conv2d", (*_WINDOW, Attribute("dilations"), Attribute("group")),
+    OnnxOperator(("Conv",), "conv", "nn.Conv2d", (*_WINDOW, _DILATIONS, Attribute("group")),
                  (("W", "constant, two-dimensional kernel"), ("B", _CONSTANT))),
     OnnxOperator(("Gemm",), "gemm", "nn.Linear", (
         Attribute("alpha"), Attribute("beta"), _only("transA", 0, "put the images in rows"), Attribute("transB")),
@@ -72,12 +73,13 @@ OPERATORS: tuple[OnnxOperator, ...] = (
     OnnxOperator(("Relu",), "relu", "nn.ReLU"),
     OnnxOperator(("Clip",), "clip", "torch.clamp", (), (("min, max", "constant numbers"),)),
     OnnxOperator(("MaxPool",), "maxpool", "nn.MaxPool2d", (
-        *_WINDOW, Attribute("dilations"), Attribute("ceil_mode", "any, but no window of padding alone"),
+        *_WINDOW, _DILATIONS,
+        Attribute("ceil_mode", "any; 0 with auto_pad, and where a window would hold padding alone"),
         _only("storage_order", 0, "leave it out"))),
     OnnxOperator(("AveragePool",), "avgpool", "nn.AvgPool2d", (
         *_WINDOW,
         Attribute("dilations", "1", lambda value: value is None or set(value) == {1}, "use a convolution"),
-        Attribute("ceil_mode", "0, or 1 where no window reaches beyond the map and its pads"),
+        Attribute("ceil_mode", "0, or 1 without auto_pad where no window reaches beyond the map and its pads"),
         Attribute("count_include_pad", "1, or any where no window reaches beyond the map"))),
     OnnxOperator(("GlobalAveragePool",), "global_average", "x.mean((2, 3), keepdim=True)"),
     OnnxOperator(("GlobalMaxPool",), "global_max", "nn.MaxPool2d whose kernel covers the map"),

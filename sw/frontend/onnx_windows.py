@@ -55,6 +55,12 @@ class Window:
         if min(pads) < 0 or len(pads) != 4:
             raise unsupported(node.where, f"pads={pads} is not supported, only four numbers that are not negative",
                               "cut maps with strides")
+        if auto.startswith("SAME") and dilation != (1, 1):  # ONNX Runtime reckons without dilation, ONNX with it
+            raise unsupported(node.where, f"auto_pad={auto!r} with dilations={list(dilation)} is not supported",
+                              "give pads")
+        if auto != "NOTSET" and attributes.get("ceil_mode"):  # here too ONNX Runtime differs from the text of ONNX
+            raise unsupported(node.where, f"auto_pad={auto!r} with ceil_mode=1 is not supported",
+                              "set ceil_mode=0, or give pads")
         reach = tuple(dilation[axis] * (kernel[axis] - 1) + 1 for axis in (0, 1))
         begin, end, out = [0, 0], [0, 0], [0, 0]
         for axis in (0, 1):
@@ -70,7 +76,7 @@ class Window:
             if room < 0:
                 raise unsupported(node.where, f"kernel_shape={list(kernel)} is larger than the map of {size[0]} x "
                                   f"{size[1]} with its padding", "give images of the size that it was trained with")
-            up = bool(attributes.get("ceil_mode")) and auto == "NOTSET"
+            up = bool(attributes.get("ceil_mode"))
             out[axis] = (-(-room // stride[axis]) if up else room // stride[axis]) + 1
             if up and (out[axis] - 1) * stride[axis] >= size[axis] + begin[axis]:
                 raise unsupported(node.where, f"ceil_mode=1 with a map of {size[0]} x {size[1]} makes windows of "

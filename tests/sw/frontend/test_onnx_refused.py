@@ -73,6 +73,7 @@ REFUSED: dict[str, Make] = {
     "random": lambda g: g("Add", conv(g), g("RandomNormal", shape=[4, 1, 1], name="bad")),
     "conv_kernel": then("Conv", np.ones((1, 4, 3, 3), np.float32), kernel_shape=[3, 1]),
     "conv_auto_pad": then("Conv", np.ones((1, 4, 3, 3), np.float32), auto_pad="SAME"),
+    "conv_same_dilated": then("Conv", np.ones((1, 4, 3, 3), np.float32), auto_pad="SAME_LOWER", dilations=[1, 2]),
     "conv_too_large": then("Conv", np.ones((1, 4, 10, 3), np.float32)),
     "conv_weight": lambda g: g("Conv", conv(g), conv(g), name="bad"),
     "conv_input": weight_is_computed,
@@ -90,6 +91,7 @@ REFUSED: dict[str, Make] = {
     "pool_indices": lambda g: g("Cast", g("MaxPool", conv(g), kernel_shape=[2, 2], outputs=2, name="bad") + "b",
                                  to=1),
     "pool_padding_alone": pool("MaxPool", pads=[2, 0, 0, 0]),
+    "pool_ceil_valid": pool("MaxPool", strides=[2, 2], auto_pad="VALID", ceil_mode=1),
     "pool_ceil_alone": pool("MaxPool", kernel_shape=[1, 1], strides=[3, 3], pads=[0, 0, 0, 1], ceil_mode=1),
     "average_excluding": pool("AveragePool", pads=[1, 1, 1, 1]),
     "average_ceil": pool("AveragePool", strides=[2, 2], ceil_mode=1),
@@ -139,6 +141,9 @@ REFUSED: dict[str, Make] = {
     "clamped_image": lambda g: conv(g, g("Relu", "x", name="bad")),
 }
 SAID: dict[str, str] = {
+    "conv_same_dilated": "bad (Conv): auto_pad='SAME_LOWER' with dilations=[1, 2] is not supported; give pads",
+    "pool_ceil_valid": (
+        "bad (MaxPool): auto_pad='VALID' with ceil_mode=1 is not supported; set ceil_mode=0, or give pads"),
     "leaky": "bad (LeakyRelu): operator LeakyRelu is not supported; use Relu",
     "softmax": "bad (Softmax): operator Softmax is not supported; only the last operator may be one: leave it out",
     "sigmoid": (
