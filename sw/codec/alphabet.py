@@ -136,7 +136,7 @@ def encode_layer(indices: np.ndarray, codebook: tuple[tuple[Term, ...], ...], *,
                key=lambda encoded: (int(encoded.cycles_per_row.sum()), encoded.bits))
 
 
-def shared_row(taps: int, truncate: int, *, maximum: bool = False,
+def shared_row(taps: int, truncate: int, *, maximum: bool = False, negative: bool = False,
                max_code_bits: int = AcceleratorConfig.max_code_bits) -> EncodedLayer:
     """The one row that all output channels of a pooling layer replay: the sum or the maximum of all taps.
 
@@ -150,13 +150,15 @@ def shared_row(taps: int, truncate: int, *, maximum: bool = False,
         Low bits that a product loses (``AcceleratorConfig.truncate``), so that the product is the activation.
     maximum : bool
         Maximum in place of sum.
+    negative : bool
+        The sum's negative.
     max_code_bits : int
         Words of the code table.
     """
     if taps < 0 or not 0 <= truncate <= MAX_SHIFT_FIELD:
         raise ModelError(f"a shared row must have no negative number of taps and a shift from 0 to {MAX_SHIFT_FIELD}, "
                          f"not {taps!r} taps and a shift of {truncate!r}")
-    add = MicroOp(kind=OpKind.ADD, last=True, shift=truncate, post=1)
+    add = MicroOp(kind=OpKind.SUB if negative else OpKind.ADD, last=True, shift=truncate, post=1)
     pick = (MicroOp(kind=OpKind.SUB, last=False, shift=truncate),
             MicroOp(kind=OpKind.SKIP, last=False, shift=RECTIFY_SHIFT), add)
     entries = ((pick if maximum else (add,)), (MicroOp(kind=OpKind.EOR, last=True),))[0 if taps else 1:]

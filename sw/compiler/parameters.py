@@ -80,7 +80,8 @@ class Scales:
         step = np.diff(exponent, axis=1, prepend=0)
         step[np.arange(width)[None, :] >= count[:, None]] = 0
         negated = negative[:, 0].copy()
-        if layer.op != "conv" and negated.any():
+        # All channels of a pooling share one row; that of an average may be turned.
+        if layer.op == "maxpool" and negated.any() or layer.op == "avgpool" and negated.any() and not negated.all():
             raise UnsupportedError(f"layer {layer.name}, channel {int(negated.argmax())}: a pooling's scale must begin "
                                    f"with a positive term, not a negative one; negate the layer that reads it")
         negative ^= negated[:, None] & (np.arange(width)[None, :] < count[:, None])

@@ -69,7 +69,7 @@ def encode_weights(layer: Layer, pixels: np.ndarray, channels: int, negative: np
                                    tolerance=REPLAYED_TOLERANCE if replayed else TOLERANCE)
         else:
             encoded = shared_row(pixels.size, config.truncate, maximum=layer.op == "maxpool",
-                                 max_code_bits=config.max_code_bits)
+                                 negative=bool(negative.any()), max_code_bits=config.max_code_bits)
     except ModelError as error:
         raise type(error)(f"layer {layer.name}: {error}") from None
     longest = int(encoded.row_lengths.max())
