@@ -9,9 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from shiftwright.sim import golden
+from shiftwright.sim import golden, interpreter
+from shiftwright.sw.compiler.compile import compile_detailed
 from shiftwright.sw.compress import compress
 from shiftwright.sw.compress.bqnet import BQNet
+from shiftwright.sw.compress.measure import roomy
+from shiftwright.sw.compress.ptq import PTQ
 from shiftwright.sw.data import Dataset
 from shiftwright.sw.frontend.capture import capture
 from shiftwright.sw.frontend.graph import FloatResidual
@@ -306,6 +309,24 @@ def test_the_same_integers_as_from_pytorch(tmp_path: Path, one_thread: None) -> 
     np.testing.assert_array_equal(first, second)
     assert networks[0].parameters == networks[1].parameters
     assert [layer.name for layer in networks[1].layers] == ["Conv0", "MaxPool2", "Gemm4"]
+
+
+@pytest.mark.parametrize("name", ["max_pool_same_upper", "max_pool_wide", "max_pool_same_lower", "pad_pool",
+                                  "average_pool_asymmetric", "conv_asymmetric", "shortcut", "sub", "transposed_flatten",
+                                  "batch_norm_folded", "image_over_255"])
+def test_down_to_the_image(name: str, tmp_path: Path, one_thread: None) -> None:
+    """The golden model is near the file's floats, and the compiled image is the golden model."""
+    module = made(name, tmp_path / "m.onnx").module
+    pixels = np.random.default_rng(SEED).integers(256, size=(20, 3, 9, 8), dtype=np.uint8)
+    floats = module(torch.tensor(pixels).float() / 256).detach().flatten(1).numpy()
+    data = Dataset(pixels, np.zeros(20, np.int64), "random", "train", ("0", "1"))
+    recipe = PTQ(slope=1e-5, terms=3)
+    network = compress(module, recipe, data, seed=SEED)
+    values = golden.run(network, pixels.astype(np.int64))
+    found = values.reshape(20, -1) * 2.0**network.layers[-1].target.exponent
+    assert np.corrcoef(found.ravel(), floats.ravel())[0, 1] > 0.999
+    program = interpreter.read_image(compile_detailed(network, roomy(recipe)).image.to_bytes())
+    np.testing.assert_array_equal(interpreter.run(program, pixels.astype(np.int64)).final, values)
 
 
 def test_the_table_names_every_attribute() -> None:
