@@ -127,7 +127,7 @@ def _reshaped(node: OnnxNode, before: tuple[int, ...], given: list[int]) -> list
 def refuse(x: Activation) -> UnsupportedError:
     """The error for a view that nothing can read."""
     assert x.by is not None
-    if x.in_order:
+    if x.in_order and x.by.op != "Transpose":
         return unsupported(x.by.where, f"makes {words(x.logical)} of {words(x.shape)}",
                            "only flattening to (N, C*H*W) is supported, and shapes that come back")
     return unsupported(x.by.where, f"changes the order of {words(x.shape)}; only a Gemm or MatMul can read it so, "

@@ -18,11 +18,11 @@ from shiftwright.sw.compress.ptq import PTQ
 from shiftwright.sw.data import Dataset
 from shiftwright.sw.frontend.capture import capture
 from shiftwright.sw.frontend.graph import FloatResidual
+from shiftwright.sw.frontend.onnx_lower import OnnxModel, load_onnx
 from shiftwright.sw.frontend.onnx_operators import BY_OP, HOST, OPERATORS, OPSET, markdown
 from tests.graphs import OnnxGraph, execute
 
 onnx = pytest.importorskip("onnx")
-from shiftwright.sw.frontend.onnx_lower import OnnxModel, load_onnx  # noqa: E402
 
 SEED = 7
 Make = Callable[[OnnxGraph], str]
@@ -303,7 +303,7 @@ def test_the_same_integers_as_from_pytorch(tmp_path: Path, one_thread: None) -> 
     g.save(tmp_path / "m.onnx", g("Gemm", g("Flatten", x), state["4.weight"], state["4.bias"], transB=1))
     pixels = np.random.default_rng(SEED).integers(256, size=(20, 1, 8, 8), dtype=np.uint8)
     data = Dataset(pixels, np.arange(20) % 10, "random", "train", tuple("0123456789"))
-    recipe = BQNet(epochs=0, calibration_images=20)
+    recipe = BQNet(epochs=1, calibration_images=20)
     networks = [compress(model, recipe, data, seed=SEED) for model in (net, load_onnx(tmp_path / "m.onnx").module)]
     first, second = (golden.run(network, pixels.astype(np.int64)) for network in networks)
     np.testing.assert_array_equal(first, second)

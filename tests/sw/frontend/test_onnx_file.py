@@ -14,12 +14,12 @@ from shiftwright.hw.arch.errors import ModelError, ToolError
 from shiftwright.sim import golden
 from shiftwright.sw.data import load
 from shiftwright.sw.frontend.load import load_model
+from shiftwright.sw.frontend.onnx_lower import load_onnx
 from shiftwright.sw.network import QuantizedNetwork
 from shiftwright.sw.zoo import network_info
 from tests.graphs import OnnxGraph
 
 onnx = pytest.importorskip("onnx")
-from shiftwright.sw.frontend.onnx_lower import load_onnx  # noqa: E402
 
 Change = Callable[[Any], None]
 
@@ -187,6 +187,23 @@ def test_half_precision(tmp_path: Path, one_thread: None) -> None:
     g.save(tmp_path / "m.onnx", g("Conv", "x", weight))
     found = load_onnx(tmp_path / "m.onnx").module.Conv0.weight
     assert found.dtype == torch.float32 and np.array_equal(found.detach().numpy(), weight)
+
+
+def test_initializers_among_the_inputs(tmp_path: Path, one_thread: None) -> None:
+    """As files of IR version 3 have them."""
+    model = net()
+    for tensor in model.graph.initializer:
+        model.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    assert load_onnx(tmp_path / "m.onnx").file.input == "x"
+
+
+def test_a_channel_last_image_of_one_channel(tmp_path: Path, one_thread: None) -> None:
+    """The order of its elements is the same, but the array would take it for rows."""
+    g = OnnxGraph(("N", 9, 8, 1))
+    g.save(tmp_path / "m.onnx", g("Conv", g("Transpose", "x", perm=[0, 3, 1, 2]), g.weights(2, 1, 3, 3)))
+    with pytest.raises(ModelError, match=r"^Transpose0 \(Transpose\): .*tf2onnx: --inputs-as-nchw\)$"):
+        load_onnx(tmp_path / "m.onnx")
 
 
 def test_a_function_of_the_file_is_put_in_place(tmp_path: Path, one_thread: None) -> None:

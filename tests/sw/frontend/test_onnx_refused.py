@@ -9,10 +9,10 @@ import pytest
 
 from shiftwright.hw.arch.errors import UnsupportedError
 from shiftwright.sw.frontend.capture import capture
+from shiftwright.sw.frontend.onnx_lower import load_onnx
 from tests.graphs import OnnxGraph
 
 onnx = pytest.importorskip("onnx")
-from shiftwright.sw.frontend.onnx_lower import load_onnx  # noqa: E402
 
 Make = Callable[[OnnxGraph], str]
 QUANT = "qonnx.custom_op.general"
@@ -124,6 +124,7 @@ REFUSED: dict[str, Make] = {
     "unflatten": lambda g: g("Relu", g("Unsqueeze", g("ReduceMean", conv(g), integers(2, 3), keepdims=0),
                                        integers(2, 3), name="bad")),
     "transpose": lambda g: g("Relu", g("Transpose", conv(g), perm=[0, 2, 3, 1], name="bad")),
+    "transpose_image": lambda g: g("Conv", g("Transpose", "x", perm=[0, 3, 1, 2], name="bad"), g.weights(2, 8, 1, 1)),
     "transpose_batch": then("Transpose"),
     "cast": lambda g: g("Cast", g("Cast", conv(g), to=7, name="bad"), to=1),
     "dropout": lambda g: g("Dropout", conv(g), number(0.5), np.array(True), name="bad"),
@@ -248,6 +249,9 @@ SAID: dict[str, str] = {
         "that come back"),
     "transpose": (
         "bad (Transpose): changes the order of (N, 4, 9, 8); only a Gemm or MatMul can read it so, after it is "
+        "flattened; keep the layout N, C, H, W (tf2onnx: --inputs-as-nchw)"),
+    "transpose_image": (
+        "bad (Transpose): changes the order of (N, 3, 9, 8); only a Gemm or MatMul can read it so, after it is "
         "flattened; keep the layout N, C, H, W (tf2onnx: --inputs-as-nchw)"),
     "transpose_batch": (
         "bad (Transpose): perm=[3, 2, 1, 0] is not supported, only one that begins with 0; keep the images first"),
