@@ -1,6 +1,7 @@
 """Operators of ONNX that add, multiply, join and cut tensors, and those that do nothing."""
 
 import functools
+import math
 import operator
 from collections.abc import Callable
 
@@ -127,8 +128,10 @@ def _pad(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
     x = builder.activation(node, inputs)
     pads, value, axes = (builder.constant(node, inputs, place, name)
                          for place, name in ((1, "pads"), (2, "constant_value"), (3, "axes")))
-    if value is not None and value.size and value.item() != 0:
-        raise unsupported(node.where, f"constant_value={value.item()!r} is not supported, only 0", "pad with 0")
+    fill = float(value.item()) if value is not None and value.size else 0.0
+    if fill not in (0.0, -math.inf):
+        raise unsupported(node.where, f"constant_value={fill!r} is not supported, only 0, and -inf before MaxPool",
+                          "pad with 0")
     assert pads is not None
     rank, given = 1 + len(x.logical), pads.ravel().tolist()
     if not any(given):
@@ -143,7 +146,7 @@ def _pad(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
         raise unsupported(node.where, f"pads={given} is not supported, only padding of height and width, or of "
                           "channels, that is not negative", "pad or cut outside the network")
     sides = [before[3], after[3], before[2], after[2], *(channels if any(channels) else ())]
-    return builder.emit(node, functools.partial(functional.pad, pad=sides), (x,))
+    return builder.emit(node, functools.partial(functional.pad, pad=sides, value=fill), (x,))
 
 
 def _take(images: Tensor, steps: tuple[int, int]) -> Tensor:

@@ -49,7 +49,6 @@ _AUTO_PAD = Attribute("auto_pad", ", ".join(_PADDING), lambda value: value in _P
 _WINDOW = (_AUTO_PAD, Attribute("kernel_shape", "two-dimensional", lambda value: value is None or len(value) == 2,
                                 "use a kernel of height 1"),
            Attribute("pads"), Attribute("strides"))
-_DILATIONS = Attribute("dilations", "any; 1 with SAME_UPPER or SAME_LOWER")
 _CONSTANT = "constant"
 _FLOATS = (1, 10, 11, 16)
 """FLOAT, FLOAT16, DOUBLE and BFLOAT16."""
@@ -60,7 +59,7 @@ def _only(name: str, value: object, rewrite: str) -> Attribute:
 
 
 OPERATORS: tuple[OnnxOperator, ...] = (
-    OnnxOperator(("Conv",), "conv", "nn.Conv2d", (*_WINDOW, _DILATIONS, Attribute("group")),
+    OnnxOperator(("Conv",), "conv", "nn.Conv2d", (*_WINDOW, Attribute("dilations"), Attribute("group")),
                  (("W", "constant, two-dimensional kernel"), ("B", _CONSTANT))),
     OnnxOperator(("Gemm",), "gemm", "nn.Linear", (
         Attribute("alpha"), Attribute("beta"), _only("transA", 0, "put the images in rows"), Attribute("transB")),
@@ -73,8 +72,8 @@ OPERATORS: tuple[OnnxOperator, ...] = (
     OnnxOperator(("Relu",), "relu", "nn.ReLU"),
     OnnxOperator(("Clip",), "clip", "torch.clamp", (), (("min, max", "constant numbers"),)),
     OnnxOperator(("MaxPool",), "maxpool", "nn.MaxPool2d", (
-        *_WINDOW, _DILATIONS,
-        Attribute("ceil_mode", "any; 0 with auto_pad, and where a window would hold padding alone"),
+        *_WINDOW, Attribute("dilations", "any; 1 with SAME_UPPER or SAME_LOWER"),
+        Attribute("ceil_mode", "any; 0 with auto_pad"),
         _only("storage_order", 0, "leave it out"))),
     OnnxOperator(("AveragePool",), "avgpool", "nn.AvgPool2d", (
         *_WINDOW,
@@ -95,7 +94,7 @@ OPERATORS: tuple[OnnxOperator, ...] = (
                  (("all", "computed from the network's input"),)),
     OnnxOperator(("Pad",), "pad", "F.pad", (_only("mode", "constant", "pad with zeros"),),
                  (("pads, axes", "constant; of height and width, or of channels; not negative"),
-                  ("constant_value", "0"))),
+                  ("constant_value", "0; -inf before MaxPool"))),
     OnnxOperator(("Slice",), "slice", "x[:, :, ::2, ::2]", (),
                  (("starts, ends, axes, steps", "constant: whole maps with a step"),)),
     OnnxOperator(("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose"), "view",

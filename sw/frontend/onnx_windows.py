@@ -47,7 +47,7 @@ class Window:
         Raises
         ------
         UnsupportedError
-            If ``pads`` is negative, no window fits, or one holds nothing but padding.
+            If ``pads`` is negative, no window fits, or ONNX and runtimes differ about the attributes.
         """
         attributes = node.attributes
         stride, dilation = _pair(attributes["strides"]), _pair(attributes.get("dilations"))
@@ -55,7 +55,8 @@ class Window:
         if min(pads) < 0 or len(pads) != 4:
             raise unsupported(node.where, f"pads={pads} is not supported, only four numbers that are not negative",
                               "cut maps with strides")
-        if auto.startswith("SAME") and dilation != (1, 1):  # ONNX Runtime reckons without dilation, ONNX with it
+        # ONNX Runtime reckons without the dilation of poolings, the text of ONNX with it.
+        if auto.startswith("SAME") and dilation != (1, 1) and node.op != "Conv":
             raise unsupported(node.where, f"auto_pad={auto!r} with dilations={list(dilation)} is not supported",
                               "give pads")
         if auto != "NOTSET" and attributes.get("ceil_mode"):  # here too ONNX Runtime differs from the text of ONNX
@@ -66,7 +67,11 @@ class Window:
         for axis in (0, 1):
             if auto.startswith("SAME"):
                 out[axis] = -(-size[axis] // stride[axis])
-                total = max((out[axis] - 1) * stride[axis] + reach[axis] - size[axis], 0)
+                total = (out[axis] - 1) * stride[axis] + reach[axis] - size[axis]
+                if total < 0 and node.op != "Conv":  # ONNX Runtime then cuts, or stops
+                    raise unsupported(node.where, f"auto_pad={auto!r} with a kernel of {kernel[axis]} and strides of "
+                                      f"{stride[axis]} is not supported", "give pads")
+                total = max(total, 0)
                 half = total // 2
                 begin[axis], end[axis] = (half, total - half) if auto == "SAME_UPPER" else (total - half, half)
                 continue
@@ -78,9 +83,8 @@ class Window:
                                   f"{size[1]} with its padding", "give images of the size that it was trained with")
             up = bool(attributes.get("ceil_mode"))
             out[axis] = (-(-room // stride[axis]) if up else room // stride[axis]) + 1
-            if up and (out[axis] - 1) * stride[axis] >= size[axis] + begin[axis]:
-                raise unsupported(node.where, f"ceil_mode=1 with a map of {size[0]} x {size[1]} makes windows of "
-                                  "padding alone", "set ceil_mode=0")
+            # A window that would start in the padding at the end is left out (ONNX since opset 22, and all runtimes).
+            out[axis] -= up and (out[axis] - 1) * stride[axis] >= size[axis] + begin[axis]
         return cls(kernel=kernel, stride=stride, dilation=dilation, begin=(begin[0], begin[1]), end=(end[0], end[1]),
                    size=size, out=(out[0], out[1]))
 

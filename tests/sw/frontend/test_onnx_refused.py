@@ -73,7 +73,8 @@ REFUSED: dict[str, Make] = {
     "random": lambda g: g("Add", conv(g), g("RandomNormal", shape=[4, 1, 1], name="bad")),
     "conv_kernel": then("Conv", np.ones((1, 4, 3, 3), np.float32), kernel_shape=[3, 1]),
     "conv_auto_pad": then("Conv", np.ones((1, 4, 3, 3), np.float32), auto_pad="SAME"),
-    "conv_same_dilated": then("Conv", np.ones((1, 4, 3, 3), np.float32), auto_pad="SAME_LOWER", dilations=[1, 2]),
+    "pool_same_cut": pool("AveragePool", auto_pad="SAME_UPPER", strides=[3, 1], kernel_shape=[1, 4]),
+    "pool_same_dilated": pool("MaxPool", auto_pad="SAME_LOWER", dilations=[1, 2]),
     "conv_too_large": then("Conv", np.ones((1, 4, 10, 3), np.float32)),
     "conv_weight": lambda g: g("Conv", conv(g), conv(g), name="bad"),
     "conv_input": weight_is_computed,
@@ -92,7 +93,6 @@ REFUSED: dict[str, Make] = {
                                  to=1),
     "pool_padding_alone": pool("MaxPool", pads=[2, 0, 0, 0]),
     "pool_ceil_valid": pool("MaxPool", strides=[2, 2], auto_pad="VALID", ceil_mode=1),
-    "pool_ceil_alone": pool("MaxPool", kernel_shape=[1, 1], strides=[3, 3], pads=[0, 0, 0, 1], ceil_mode=1),
     "average_excluding": pool("AveragePool", pads=[1, 1, 1, 1]),
     "average_ceil": pool("AveragePool", strides=[2, 2], ceil_mode=1),
     "average_ceil_counted": pool("AveragePool", strides=[2, 2], ceil_mode=1, count_include_pad=1),
@@ -142,7 +142,9 @@ REFUSED: dict[str, Make] = {
     "clamped_image": lambda g: conv(g, g("Relu", "x", name="bad")),
 }
 SAID: dict[str, str] = {
-    "conv_same_dilated": "bad (Conv): auto_pad='SAME_LOWER' with dilations=[1, 2] is not supported; give pads",
+    "pool_same_cut": (
+        "bad (AveragePool): auto_pad='SAME_UPPER' with a kernel of 1 and strides of 3 is not supported; give pads"),
+    "pool_same_dilated": "bad (MaxPool): auto_pad='SAME_LOWER' with dilations=[1, 2] is not supported; give pads",
     "pool_ceil_valid": (
         "bad (MaxPool): auto_pad='VALID' with ceil_mode=1 is not supported; set ceil_mode=0, or give pads"),
     "leaky": "bad (LeakyRelu): operator LeakyRelu is not supported; use Relu",
@@ -182,7 +184,6 @@ SAID: dict[str, str] = {
     "pool_indices": "bad (MaxPool): its output 't1b' is used, where only the first is supported; leave it out",
     "pool_padding_alone": (
         "bad (MaxPool): pads=[2, 0, 0, 0] makes windows of padding alone; pad by less than the kernel"),
-    "pool_ceil_alone": "bad (MaxPool): ceil_mode=1 with a map of 9 x 8 makes windows of padding alone; set ceil_mode=0",
     "average_excluding": (
         "bad (AveragePool): count_include_pad=0 with padding [1, 1, 1, 1] of a map of 9 x 8 is not supported; set "
         "count_include_pad=1, or pad less"),
@@ -214,7 +215,7 @@ SAID: dict[str, str] = {
         "bad (Concat): joins a constant to what is computed from the network's input; pad channels with zeros, or "
         "leave it out"),
     "pad_reflect": "bad (Pad): mode='reflect' is not supported, only 'constant'; pad with zeros",
-    "pad_value": "bad (Pad): constant_value=0.5 is not supported, only 0; pad with 0",
+    "pad_value": "bad (Pad): constant_value=0.5 is not supported, only 0, and -inf before MaxPool; pad with 0",
     "pad_both": (
         "bad (Pad): pads=[0, 1, 1, 1, 0, 0, 1, 1] is not supported, only padding of height and width, or of "
         "channels, that is not negative; pad or cut outside the network"),
