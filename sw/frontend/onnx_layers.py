@@ -149,13 +149,22 @@ def _kernel(node: OnnxNode) -> tuple[int, int]:
     return height, width
 
 
+def _nothing(node: OnnxNode) -> bool:
+    """Whether a pooling's windows are single pixels of the map, all of them, as of adaptive pooling to its own size."""
+    return not any(node.attributes["pads"] or ()) and {*_kernel(node), *(node.attributes["strides"] or ())} == {1}
+
+
 def _max_pool(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
     x = builder.image(node, builder.activation(node, inputs))
+    if _nothing(node):
+        return x
     return builder.emit(node, max_pool(node, Window.of(node, _kernel(node), _size(x))), (x,))
 
 
 def _average_pool(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
     x = builder.image(node, builder.activation(node, inputs))
+    if _nothing(node):
+        return x
     return builder.emit(node, average_pool(node, Window.of(node, _kernel(node), _size(x))), (x,))
 
 

@@ -123,6 +123,8 @@ SUPPORTED: dict[str, Make] = {
     "clip_nothing": lambda g: conv(g, g("Clip", "x", number(-np.inf))),
     "max_pool": pool("MaxPool", (3, 2), strides=[2, 1], pads=[1, 0, 1, 0], dilations=[2, 1]),
     "max_pool_default": pool("MaxPool", (2, 2)),
+    "max_pool_nothing": pool("MaxPool", (1, 1)),
+    "average_pool_nothing": pool("AveragePool", (1, 1), strides=[1, 1], pads=[0, 0, 0, 0]),
     "max_pool_ceil": pool("MaxPool", (2, 2), strides=[2, 2], ceil_mode=1),
     "max_pool_ceil_left_out": pool("MaxPool", (2, 2), strides=[3, 3], pads=[0, 0, 1, 1], ceil_mode=1),
     "max_pool_padded": lambda g: g("MaxPool", g("Pad", conv(g), integers(0, 0, 1, 0, 0, 0, 0, 2), number(-np.inf)),

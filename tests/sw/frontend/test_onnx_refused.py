@@ -72,6 +72,7 @@ REFUSED: dict[str, Make] = {
     "unknown": then("Sin"),
     "random": lambda g: g("Add", conv(g), g("RandomNormal", shape=[4, 1, 1], name="bad")),
     "conv_kernel": then("Conv", np.ones((1, 4, 3, 3), np.float32), kernel_shape=[3, 1]),
+    "conv_pads": then("Conv", np.ones((1, 4, 3, 3), np.float32), pads=[-1, 0, 0, 0]),
     "conv_auto_pad": then("Conv", np.ones((1, 4, 3, 3), np.float32), auto_pad="SAME"),
     "pool_same_cut": pool("AveragePool", auto_pad="SAME_UPPER", strides=[3, 1], kernel_shape=[1, 4]),
     "pool_same_dilated": pool("MaxPool", auto_pad="SAME_LOWER", dilations=[1, 2]),
@@ -142,6 +143,9 @@ REFUSED: dict[str, Make] = {
     "clamped_image": lambda g: conv(g, g("Relu", "x", name="bad")),
 }
 SAID: dict[str, str] = {
+    "conv_pads": (
+        "bad (Conv): pads=[-1, 0, 0, 0] is not supported, only four numbers that are not negative; cut maps with "
+        "strides"),
     "pool_same_cut": (
         "bad (AveragePool): auto_pad='SAME_UPPER' with a kernel of 1 and strides of 3 is not supported; give pads"),
     "pool_same_dilated": "bad (MaxPool): auto_pad='SAME_LOWER' with dilations=[1, 2] is not supported; give pads",
