@@ -117,10 +117,10 @@ WRONG: dict[str, tuple[Change, str]] = {
     "channels": (axes("N", 2, 9, 8), "first (Conv): can't be computed on (N, 2, 9, 8): Given groups=1, weight of size "
                  "[4, 3, 3, 3], expected input[2, 2, 9, 8] to have 3 channels, but got 2 channels instead; export the "
                  "network again"),
-    "sizes": (axes("N", 3, 9, 9), "last (Gemm): can't be computed on (N, 196): mat1 and mat2 shapes cannot be multiplied "
-              "(2x196 and 168x5); export the network again"),
-    "types": (doubles, "breaks a rule of ONNX: (op_type:Conv, node name: first): W has inconsistent type tensor(double); "
-              "export the network again"),
+    "sizes": (axes("N", 3, 9, 9), "last (Gemm): can't be computed on (N, 196): mat1 and mat2 shapes cannot be "
+              "multiplied (2x196 and 168x5); export the network again"),
+    "types": (doubles, "breaks a rule of ONNX: (op_type:Conv, node name: first): W has inconsistent type "
+              "tensor(double); export the network again"),
     "free_size": (axes("N", 3, "h", "w"), "input 'x' has the shape (N, 3, h, w); only the first size may be free: "
                   "export with fixed channels, height and width"),
     "unknown_size": (axes(1, 3, 0, 8), "input 'x' has the shape (1, 3, 0, 8); only the first size may be free: "
