@@ -1,21 +1,18 @@
 """Read and check an ONNX file: one image tensor in, one tensor out, nodes in order, constants finite."""
 
 import dataclasses
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...hw.arch.errors import ModelError, ToolError
-from .onnx_operators import OPSET, QUANT_DOMAINS
+from .onnx_checks import check_finite, check_meaning, check_order, check_versions
 
 if TYPE_CHECKING:
     import onnx
 
 __all__ = ["OnnxFile", "OnnxNode", "read"]
-
-DOMAINS = ("", "ai.onnx", *QUANT_DOMAINS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,7 +108,7 @@ def read(path: str | Path) -> OnnxFile:
                         f"pip install 'shiftwright[onnx]'") from None
 
     model = _parse(path, data)
-    opset = _check_versions(path, model)
+    opset = check_versions(path, model)
     _load_external(Path(path), model)
     if model.functions:
         import onnx.inliner
@@ -122,7 +119,7 @@ def read(path: str | Path) -> OnnxFile:
         raise ModelError(f"{path}: initializer {graph.sparse_initializer[0].values.name!r} is sparse; store it densely")
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in constants]
-    _check_order(path, graph, {*constants, *(value.name for value in inputs)})
+    check_order(path, graph, {*constants, *(value.name for value in inputs)})
     if len(inputs) != 1:
         names = ", ".join(repr(value.name) for value in inputs) or "none"
         raise ModelError(f"{path}: the network must take one tensor, not {len(inputs)} ({names}); export it with the "
@@ -132,8 +129,8 @@ def read(path: str | Path) -> OnnxFile:
         raise ModelError(f"{path}: the network must return one tensor, not {len(graph.output)} ({names}); export it "
                          f"with the class scores as its only output")
     batch, shape = _image(path, inputs[0])
-    _check_meaning(path, model)
-    _check_finite(path, constants)
+    check_meaning(path, model)
+    check_finite(path, constants)
     return OnnxFile(graph=graph.name, producer=f"{model.producer_name} {model.producer_version}".strip(), opset=opset,
                     input=inputs[0].name, output=graph.output[0].name, input_shape=shape, batch=batch,
                     nodes=tuple(_node(node, opset) for node in graph.node), constants=constants)
@@ -160,22 +157,6 @@ def _parse(path: str | Path, data: bytes) -> "onnx.ModelProto":
     return model
 
 
-def _check_versions(path: str | Path, model: "onnx.ModelProto") -> int:
-    import onnx
-
-    newest = onnx.defs.onnx_opset_version()
-    found = {entry.domain: entry.version for entry in model.opset_import}
-    opset = found.get("", found.get("ai.onnx", 0))
-    if not OPSET <= opset <= newest:
-        raise ModelError(f"{path}: opset must be {OPSET} to {newest}, not {opset}; " + (
-            "get a newer onnx package, or export with an older opset" if opset > newest else
-            f"export with opset_version={OPSET} or later, or convert it with onnx.version_converter"))
-    if model.ir_version > onnx.IR_VERSION:
-        raise ModelError(f"{path}: IR version must be at most {onnx.IR_VERSION}, not {model.ir_version}; get a newer "
-                         f"onnx package")
-    return opset
-
-
 def _load_external(path: Path, model: "onnx.ModelProto") -> None:
     """Fill in the tensors that lie in files of their own."""
     import onnx
@@ -194,57 +175,6 @@ def _load_external(path: Path, model: "onnx.ModelProto") -> None:
                              f"copy both files, or export into one") from None
         tensor.data_location = onnx.TensorProto.DEFAULT
         del tensor.external_data[:]
-
-
-def _check_order(path: str | Path, graph: "onnx.GraphProto", known: set[str]) -> None:
-    """Refuse what is read before it is made, and operators that are not ONNX's."""
-    for node in graph.node:
-        if node.domain not in DOMAINS:
-            raise ModelError(f"{path}: {node.name or node.output[0]} ({node.op_type}) is of the domain {node.domain!r}"
-                             "; only operators of ONNX itself and QONNX's Quant are read: export without it")
-        for name in node.input:
-            if name and name not in known:
-                raise ModelError(f"{path}: {node.name or node.output[0]} ({node.op_type}) reads {name!r}, which no "
-                                 f"initializer, input or node before it makes; export the network again")
-        known.update(node.output)
-    for value in graph.output:
-        if value.name not in known:
-            raise ModelError(f"{path}: nothing makes the output {value.name!r}; export the network again")
-
-
-def _check_meaning(path: str | Path, model: "onnx.ModelProto") -> None:
-    """ONNX's own check of nodes and types.
-
-    Shapes are found when the network is built. ONNX's inference knows less of them: before opset 22 it has windows of
-    poolings that no runtime has, and exporters write what runtimes do.
-    """
-    import onnx
-
-    try:
-        checked = onnx.ModelProto()
-        checked.CopyFrom(model)
-        for value in checked.graph.output:  # the check wants shapes, which some files leave out
-            if value.type.HasField("tensor_type"):
-                value.type.tensor_type.shape.SetInParent()
-        onnx.checker.check_model(checked)
-        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
-        shapes = isinstance(error, onnx.shape_inference.InferenceError)
-        if shapes and not re.search("(inconsistent|unsupported) type", str(error)):
-            return
-        reason = re.sub(r"\[\w+Error\]|Inference error\(s\):|\s+", " ", str(error))
-        raise ModelError(f"{path}: breaks a rule of ONNX: {' '.join(reason.split())[:300]}; export the network again"
-                         ) from None
-
-
-def _check_finite(path: str | Path, constants: dict[str, np.ndarray]) -> None:
-    for name, values in constants.items():
-        # Numbers that stand alone are limits, where infinity has a meaning.
-        if values.ndim and values.dtype.kind not in "iubOSU":
-            bad = int((~np.isfinite(values.astype(np.float64))).sum())
-            if bad:
-                raise ModelError(f"{path}: initializer {name!r} has {bad} of {values.size} values that are NaN or "
-                                 f"infinite; train the network again")
 
 
 def _image(path: str | Path, value: "onnx.ValueInfoProto") -> tuple[int | None, tuple[int, int, int]]:
