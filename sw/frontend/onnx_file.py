@@ -191,7 +191,7 @@ def _image(path: str | Path, value: "onnx.ValueInfoProto") -> tuple[int | None, 
     words = f"({', '.join(map(str, sizes))})" if tensor.HasField("shape") else "unknown"
     if len(sizes) != 4:
         raise ModelError(f"{path}: input {value.name!r} must have the shape (N, C, H, W), not {words}; let the network "
-                         f"take images, and flatten them with Flatten")
+                         f"take images: a vector flattened by Flatten, a sequence as a map of height 1")
     fixed = [size for size in sizes if isinstance(size, int) and size > 0]
     channels, height, width = (size if isinstance(size, int) else 0 for size in sizes[1:])
     if min(channels, height, width) < 1:

@@ -117,7 +117,7 @@ def _size(size: int, batch: int) -> str:
 
 
 def _reshaped(node: OnnxNode, before: tuple[int, ...], given: list[int]) -> list[int]:
-    keep = not node.attributes["allowzero"]
+    keep = not node.attributes.get("allowzero")
     after = [before[axis] if size == 0 and keep and axis < len(before) else size for axis, size in enumerate(given)]
     known = math.prod(size for size in after if size != -1)
     rest, left = divmod(math.prod(before), known or 1)

@@ -231,6 +231,19 @@ def test_as_onnx_runtime_computes(name: str, tmp_path: Path, one_thread: None) -
     np.testing.assert_allclose(values.reshape(expected.shape), exact(images.double()).detach(), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("opset", [OPSET, 22])
+def test_other_opsets(opset: int, tmp_path: Path, one_thread: None) -> None:
+    """Attributes came and went; a file of another opset is the same network."""
+    images = some_images(2, 3, 9, 8)
+    for name in SUPPORTED:
+        if name in OPSETS or name.startswith("mean") and opset > 17:
+            continue
+        graph = OnnxGraph(opset=opset)
+        graph.save(tmp_path / "m.onnx", SUPPORTED[name](graph))
+        found = load_onnx(tmp_path / "m.onnx").module(images)
+        assert torch.equal(found, made(name, tmp_path / "m.onnx").module(images)), name
+
+
 def test_modules_are_named_like_nodes(tmp_path: Path, one_thread: None) -> None:
     g = OnnxGraph((5, 3, 9, 8))
     x = g("Relu", same(g, name="/layer1/conv.0/Conv"), name="")

@@ -176,7 +176,8 @@ def test_an_input_that_is_flat(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         load_onnx(tmp_path / "m.onnx")
     assert str(caught.value) == (f"{tmp_path / 'm.onnx'}: input 'x' must have the shape (N, C, H, W), not (N, 64); let "
-                                 f"the network take images, and flatten them with Flatten")
+                                 f"the network take images: a vector flattened by Flatten, a sequence as a map of "
+                                 f"height 1")
 
 
 def test_weights_in_a_file_of_their_own(tmp_path: Path, one_thread: None) -> None:
