@@ -80,6 +80,14 @@ def pool(op: str, shape: tuple[int, int] = (3, 3), **attributes: Any) -> Make:
     return lambda g: g(op, relu(g), kernel_shape=list(shape), **attributes)
 
 
+def keras(g: OnnxGraph) -> str:
+    """As tf2onnx writes a network that was made for channels last, with --inputs-as-nchw."""
+    x = g("Add", g("Conv", "x", g.weights(4, 3, 3, 3), auto_pad="SAME_UPPER"), g.weights(1, 4, 1, 1))
+    x = g("MaxPool", g("Relu", x), kernel_shape=[2, 2], strides=[2, 2], auto_pad="VALID")
+    x = g("Reshape", g("Transpose", x, perm=[0, 2, 3, 1]), integers(-1, 64))
+    return g("Add", g("MatMul", x, g.weights(64, 5)), g.weights(5))
+
+
 def quantized(g: OnnxGraph) -> str:
     """Weights on a grid, as QCDQ exporters write them."""
     weight = np.asarray(g.rng.integers(-128, 128, (4, 3, 3, 3)), np.int8)
@@ -191,6 +199,7 @@ SUPPORTED: dict[str, Make] = {
     "shared_weights": lambda g: (lambda w: g("Conv", g("Relu", g("Conv", "x", w)), "c0"))(g.weights(3, 3, 3, 3)),
     "dead_node": lambda g: (conv(g), g("Sin", "x"), conv(g))[2],
     "constant_arithmetic": lambda g: g("Conv", "x", g("Mul", g("Constant", value_floats=[0.5]), g.weights(4, 3, 2, 2))),
+    "keras": keras,
     "quantized_weights": quantized,
     "quantized_here": quantized_here,
 }
@@ -330,7 +339,7 @@ def test_the_same_integers_as_from_pytorch(tmp_path: Path, one_thread: None) -> 
 
 
 @pytest.mark.parametrize("name", ["max_pool_same_upper", "max_pool_wide", "max_pool_same_lower", "pad_pool",
-                                  "average_pool_asymmetric", "conv_asymmetric", "shortcut", "sub", "transposed_flatten",
+                                  "average_pool_asymmetric", "conv_asymmetric", "shortcut", "sub", "keras",
                                   "batch_norm_folded", "image_over_255"])
 def test_down_to_the_image(name: str, tmp_path: Path, one_thread: None) -> None:
     """The golden model is near the file's floats, and the compiled image is the golden model."""
