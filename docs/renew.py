@@ -31,7 +31,7 @@ from shiftwright.sw.cli import COMMANDS, cli
 from shiftwright.sw.compress.clustered import ClusteredRecipe
 from shiftwright.sw.compress.options import QuantizedRecipe
 from shiftwright.sw.compress.recipe import RECIPE_NAMES, recipe_class
-from shiftwright.sw.frontend import operators
+from shiftwright.sw.frontend import onnx_operators, operators
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("README.md", "docs/*.md")
@@ -195,6 +195,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "configuration": lambda: _parameters(AcceleratorConfig),
     "boards": boards,
     "operators": operators.markdown,
+    "onnx": onnx_operators.markdown,
     "link-request": lambda: _fields(REQUEST),
     "link-response": lambda: _fields(RESPONSE),
     "link-identity": lambda: _fields(IDENTITY),

@@ -125,7 +125,7 @@ class _Builder:
             self.shortcut()
 
     def shortcut(self) -> None:
-        source, (inputs, height, width) = len(self.values) - 1, self.shape
+        source, inputs = len(self.values) - 1, self.shape[0]
         stride, outputs = self.pick(1, 2), min(MOST_CHANNELS, inputs + self.pick(0, 0, 1, 2))
         before, after = (outputs - inputs) // 2, outputs - inputs - (outputs - inputs) // 2
         self.add(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False))

@@ -43,6 +43,8 @@ def inputs(source: str, data: str | None, data_dir: Path | None, threads: int | 
     from ..frontend.load import load_model
 
     loaded = load_model(source)
+    for note in loaded.notes:
+        click.echo(f"shiftwright: {source}: {note}", err=True)
     name = data or loaded.metadata.get("dataset")
     if name is None:
         raise ModelError(f"{source}: does not say which data set it was trained on; give it with --data")

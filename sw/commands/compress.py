@@ -54,8 +54,8 @@ def command(ctx: click.Context, source: str, name: str | None, recipe_file: Path
     """Compress NETWORK and write it as a .swc file, with its accuracy on the test split.
 
     NETWORK is a checkpoint of 'shiftwright train'; or NET:FILE, a zoo network and a PyTorch checkpoint of its weights;
-    or package.module:Name, a trained torch.nn.Module, or something that returns one when it is called without
-    arguments. It takes images divided by 256.
+    or an ONNX file (.onnx); or package.module:Name, a trained torch.nn.Module, or something that returns one when it
+    is called without arguments. It takes images divided by 256.
 
     The recipe bqnet makes every weight one signed power of two (or zero) and trains with the quantized forward pass.
     Its options include levels (magnitudes of a weight), zero (whether 0 is a weight), act_bits (bits of an
@@ -79,6 +79,7 @@ def command(ctx: click.Context, source: str, name: str | None, recipe_file: Path
         shiftwright compress lenet300.safetensors --set levels=1 --set epochs=10 -o ternary.swc
         shiftwright compress lenet5.safetensors --recipe-file examples/bqnet-literal.toml -o literal.swc
         shiftwright compress resnet20:resnet20.th --recipe bqnet -o resnet20.swc
+        shiftwright compress mine.onnx --data mnist --recipe bqnet -o mine.swc
         shiftwright compress mypackage.models:trained --data mnist -o mine.swc
     """
     from ..compress.recipe import load_recipe

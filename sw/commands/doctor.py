@@ -19,8 +19,11 @@ PACKAGES = {
     "numpy": "shiftwright", "click": "shiftwright", "rich": "shiftwright", "safetensors": "shiftwright",
     "amaranth": "shiftwright", "torch": "shiftwright[train]", "scikit-learn": "shiftwright[train]",
     "cocotb": "shiftwright[sim]", "amaranth-boards": "shiftwright[fpga]",
+    "onnx": "shiftwright[onnx]",
 }
 """Python packages, and the requirement that brings each."""
+OPTIONAL = ("amaranth-boards", "onnx")
+"""Packages that serve only some boards or files."""
 
 
 def _tools() -> list[dict[str, Any]]:
@@ -43,7 +46,7 @@ def _tools() -> list[dict[str, Any]]:
 def _packages() -> list[dict[str, Any]]:
     rows = []
     for name, requirement in PACKAGES.items():
-        row = {"kind": "package", "name": name, "essential": name != "amaranth-boards", "version": "", "where": ""}
+        row = {"kind": "package", "name": name, "essential": name not in OPTIONAL, "version": "", "where": ""}
         try:
             rows.append(row | {"found": True, "version": importlib.metadata.version(name), "note": requirement})
         except importlib.metadata.PackageNotFoundError:

@@ -21,6 +21,7 @@ def command(file: Path) -> None:
         .swi          an image: its accelerator, tensors, layers and predicted cycles
         .swc          a compressed network: arithmetic, layers, recipe
         .safetensors  a float checkpoint: network, accuracy, tensors
+        .onnx         a network: input, layers as the accelerator would run them, parameters
         .toml         an accelerator configuration: parameters and fingerprint
 
     The kind is found from the contents (a configuration by its suffix). A damaged file is refused with what is wrong
@@ -42,6 +43,8 @@ def command(file: Path) -> None:
         result, layers = _configuration(file)
     elif head == b"SWI1" or file.suffix == ".swi":
         result, layers = _image(file)
+    elif file.suffix == ".onnx":
+        result, layers = _onnx(file)
     else:
         result, layers = _tensors(file)
     emit_with_layers({"file": str(file), **result}, layers, title=file.name,
@@ -79,6 +82,25 @@ def _image(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             "model_words": int(image.words.size), "predicted_cycles": run_cycles(cycles)}, layers
 
 
+def _onnx(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    from ..frontend.capture import capture
+    from ..frontend.onnx_lower import load_onnx
+
+    found = load_onnx(file)
+    graph = capture(found.module, found.file.input_shape)
+    layers = [{
+        "layer": layer.name, "op": layer.op, "kernel": "x".join(map(str, layer.kernel)),
+        "stride": "x".join(map(str, layer.stride)), "output": "x".join(map(str, layer.out_shape)),
+        "weights": 0 if layer.weight is None else int(layer.weight.size),
+        "adds": ", ".join(residual.source or "input" for residual in layer.residuals) or "-",
+    } for layer in graph.layers]
+    return {"kind": "ONNX network", "graph": found.file.graph, "producer": found.file.producer,
+            "opset": found.file.opset, "nodes": len(found.file.nodes),
+            "input": f"{found.file.input}: {'x'.join(map(str, found.file.input_shape))}",
+            "parameters": graph.parameters, "weights": graph.weights, "left_to_host": list(found.notes),
+            "bytes": file.stat().st_size}, layers
+
+
 def _tensors(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     import json
 
@@ -95,7 +117,7 @@ def _tensors(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
                        for name, part in slices.items()]
     except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise ModelError(f"{file}: neither an image, a compressed network, a checkpoint nor a configuration, or "
-                         f"damaged: {error}; give a .swi, .swc, .safetensors or .toml file") from None
+                         f"damaged: {error}; give a .swi, .swc, .safetensors, .onnx or .toml file") from None
     if isinstance(structure, dict) and structure.get("format") == FORMAT:
         return _network(file)
     known = structure if isinstance(structure, dict) else {}

@@ -81,6 +81,7 @@ class Scales:
         step = np.diff(exponent, axis=1, prepend=0)
         step[np.arange(width)[None, :] >= count[:, None]] = 0
         negated = negative[:, 0].copy()
+        # All channels of a pooling share one row; that of an average may be turned.
         if layer.op == "maxpool" and negated.any() or layer.op == "avgpool" and negated.any() and not negated.all():
             raise UnsupportedError(f"layer {layer.name}, channel {int(negated.argmax())}: a pooling's scale must begin "
                                    f"with a positive term, or with a negative one in all channels of an average; "

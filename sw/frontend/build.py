@@ -29,7 +29,9 @@ class Value:
     sole : bool
         Nothing but the next operator reads the tensor, so that this operator may change the layer that makes it.
     padding : (int, int, int, int)
-        Zeros around the map: top, left, bottom, right.
+        Padding around the map: top, left, bottom, right.
+    lowest : bool
+        The padding is minus infinity, as max pooling pads, in place of zeros.
     stride : (int, int)
         Every how many pixels of the tensor are taken.
     channel_offset : int
@@ -43,6 +45,7 @@ class Value:
     flat: bool = False
     sole: bool = True
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    lowest: bool = False
     stride: tuple[int, int] = (1, 1)
     channel_offset: int = 0
     more_channels: bool = False

@@ -67,9 +67,12 @@ class _Fuser:
     def add(self, bound: Bound) -> None:
         """Take the next operator."""
         sources = [self.values[name] for name in bound.sources]
-        if bound.operator.kind != "conv" and any(any(x.padding) for x in sources):
-            raise unsupported(bound.where, "follows padding", "put the padding right before a convolution")
-        handler: Callable[..., Value] = getattr(self, f"_{bound.operator.kind}")
+        kind = bound.operator.kind
+        for x in sources:
+            if any(x.padding) and kind not in (("maxpool",) if x.lowest else ("conv", "avgpool")):
+                raise unsupported(bound.where, f"follows padding{' with -inf' if x.lowest else ''}",
+                                  f"put the padding right before a {'max pooling' if x.lowest else 'convolution'}")
+        handler: Callable[..., Value] = getattr(self, f"_{kind}")
         value = handler(bound, *sources)
         self.values[bound.name] = dataclasses.replace(value, sole=value.sole and bound.users == 1)
 
@@ -223,17 +226,21 @@ class _Fuser:
         shape, out_shape = self._map(bound, x), _shape3(bound.out_shape)
         stride = _pair(bound.attributes["stride"] or kernel)
         padding = _pair(bound.attributes["padding"])
-        after = []
+        before, after = [], []
         for axis in (0, 1):  # ceil_mode lets the last window reach beyond the padding
             reach = dilation[axis] * (kernel[axis] - 1) + 1
-            needed = (out_shape[1 + axis] - 1) * stride[axis] + reach - shape[1 + axis] - padding[axis]
-            if needed > padding[axis] and exact_size:
+            before.append(padding[axis] + x.padding[axis])
+            last = (out_shape[1 + axis] - 1) * stride[axis] - before[axis]
+            needed, given = last + reach - shape[1 + axis], padding[axis] + x.padding[axis + 2]
+            if needed > given and exact_size:
                 raise unsupported(bound.where, f"ceil_mode=True with a map of {shape[1]} x {shape[2]} makes windows of "
                                   "different sizes", "set ceil_mode=False or divisor_override")
-            after.append(max(needed, padding[axis]))
+            if x.lowest and (before[axis] >= reach or last >= shape[1 + axis]):
+                raise unsupported(bound.where, "has windows of padding alone", "pad by less than the kernel")
+            after.append(max(needed, given))
         return self.builder.append(x, FloatLayer(
             name=bound.path, op=op, in_shape=shape, out_shape=out_shape, kernel=kernel, stride=stride,
-            padding=(*padding, after[0], after[1]), dilation=dilation, divisor=divisor))
+            padding=(before[0], before[1], after[0], after[1]), dilation=dilation, divisor=divisor))
 
     def _adaptive(self, bound: Bound, x: Value) -> Value:
         shape, out_shape = self._map(bound, x), _shape3(bound.out_shape)
@@ -262,12 +269,13 @@ class _Fuser:
         given = [int(value) for value in bound.attributes["pad"]]
         left, right, top, bottom, first, last = given + [0] * (6 - len(given))
         maps, channels = (top, left, bottom, right), (first, last)
-        if x.flat or len(given) > 6 or len(given) % 2 or min(given) < 0 or any(maps) and any(channels):
+        lowest = bound.attributes["value"] == -math.inf
+        if (x.flat or len(given) > 6 or len(given) % 2 or min(given) < 0 or any(channels) and (any(maps) or lowest)):
             raise unsupported(bound.where, f"pad={bound.attributes['pad']} is not supported, only padding of height "
                               "and width, or of channels, that is not negative", "slice or pad outside the network")
         if any(maps):
             self._map(bound, x)
-            return dataclasses.replace(x, padding=maps)
+            return dataclasses.replace(x, padding=maps, lowest=lowest)
         return dataclasses.replace(x, shape=_shape3(bound.out_shape), channel_offset=x.channel_offset + first,
                                    more_channels=x.more_channels or any(channels))
 

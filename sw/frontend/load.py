@@ -1,4 +1,4 @@
-"""Find the network that a person names: a checkpoint, a zoo network and its weights, or a module by its Python name."""
+"""Find the network that a person names: a checkpoint, a zoo network's weights, an ONNX file, or a Python name."""
 
 import dataclasses
 import importlib
@@ -28,12 +28,15 @@ class Loaded:
         Channels, height, width; ``None`` when only the data set can tell.
     metadata : dict
         A checkpoint's ``network``, ``dataset``, ``float_accuracy`` and ``seed``; of a zoo network's weights ``network``
-        and ``dataset``; of a Python name only ``network``.
+        and ``dataset``; of a Python name or an ONNX file only ``network``.
+    notes : tuple of str
+        What of the file is left to the host.
     """
 
     model: "torch.nn.Module"
     input_shape: tuple[int, int, int] | None
     metadata: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 def load_model(source: str) -> Loaded:
@@ -43,17 +46,23 @@ def load_model(source: str) -> Loaded:
     ----------
     source : str
         A ``.safetensors`` checkpoint made by ``shiftwright train``; or ``NETWORK:FILE``, a network of the zoo and a
-        PyTorch checkpoint of its weights; or ``package.module:Name``, where ``Name`` is an ``nn.Module`` or something
-        that returns one when it is called without arguments. The current folder is searched too.
+        PyTorch checkpoint of its weights; or an ONNX file (``.onnx``); or ``package.module:Name``, where ``Name`` is an
+        ``nn.Module`` or something that returns one when it is called without arguments. The current folder is searched
+        too.
 
     Raises
     ------
     ModelError
         If there is no such thing, or it is not a network.
+    ToolError
+        If the package ``onnx`` is missing.
     """
     if source.endswith(".onnx"):
-        raise ModelError(f"{source}: ONNX files are not supported in this release; give the PyTorch module as "
-                         f"package.module:Name, or a checkpoint of 'shiftwright train'")
+        from .onnx_lower import load_onnx
+
+        found = load_onnx(source)
+        return Loaded(model=found.module, input_shape=found.file.input_shape, metadata={"network": Path(source).stem},
+                      notes=found.notes)
     if source.endswith((".swc", ".swi")):
         raise ModelError(f"{source}: is compressed already; 'compress' takes a float checkpoint (.safetensors) or "
                          f"package.module:Name")

@@ -5,6 +5,7 @@ or an attribute with a rule. What no row names is refused by name.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -128,12 +129,14 @@ OPERATORS: tuple[Operator, ...] = (
              (Attribute("dim", "the two spatial ones, (2, 3) or (-2, -1)"), Attribute("keepdim"),
               Attribute("dtype", "None", lambda value: value is None, "leave dtype out"))),
     Operator(("aten.pad.default", "aten.constant_pad_nd.default"), "pad", "nn.ZeroPad2d, F.pad",
-             "padding of the convolution right after it; of channels: the place of the residual that reads it",
+             "padding of the convolution or pooling right after it; of channels: the place of the residual that reads "
+             "it",
              ("self",),
              (Attribute("pad", "of height and width, or of channels; not negative"),
               Attribute("mode", "'constant'", lambda value: value == "constant",
                         "use zero padding (padding_mode='zeros')"),
-              Attribute("value", "0", lambda value: value in (None, 0, 0.0), "pad with 0"))),
+              Attribute("value", "0; -inf before max pooling", lambda value: value in (None, 0, 0.0, -math.inf),
+                        "pad with 0"))),
     Operator(("aten.flatten.using_ints", "aten.view.default", "aten.reshape.default", "aten.squeeze.default",
               "aten.squeeze.dim", "aten.squeeze.dims"), "reshape", "nn.Flatten, x.flatten(1), x.view(n, -1)",
              "nothing: it decides the tap order of the linear layer after it", ("self",),

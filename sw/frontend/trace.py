@@ -17,6 +17,8 @@ __all__ = ["Bound", "Trace", "count_parameters", "trace"]
 
 BATCH = 2
 """Images in the example input: more than one, so that an operation over the batch shows in the shapes."""
+MODULES = ("torch.nn.", f"{__package__}.onnx_network.")
+"""Where modules come from that are named by their path alone."""
 VIEWS = ("drop", "identity", "reshape", "slice")
 """Kinds of operators whose result may be the same memory as their operand."""
 
@@ -220,7 +222,7 @@ def _where(node: "Node") -> str:
 def _path(node: "Node") -> str:
     path, kind = _module(node)
     # Only a module without submodules is named by its path alone; a function gets its own name besides.
-    builtin = kind.startswith("torch.nn.") and not kind.startswith("torch.nn.modules.container")
+    builtin = kind.startswith(MODULES) and not kind.startswith("torch.nn.modules.container")
     return path if path and builtin else ".".join(part for part in (path, node.name) if part)
 
 

@@ -8,6 +8,7 @@ import pytest
 from shiftwright.hw.arch.config import AcceleratorConfig
 from shiftwright.sim import golden, interpreter
 from shiftwright.sw.compiler.compile import compile_detailed
+from shiftwright.sw.compress.scales import reciprocal
 from shiftwright.sw.network import QuantizedNetwork, Residual, Term
 from tests.networks import arithmetic_of, conv, join, linear, pool, random_images, random_network, tensor
 
@@ -53,6 +54,22 @@ def test_random_networks(seed: int, guard_bits: int | None) -> None:
     for number in range(seed, seed + 16):
         config = random_config(number, guard_bits=guard_bits)
         check(random_network(number, config), config, number)
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (7, 7)])
+@pytest.mark.parametrize("signed", [False, True])
+def test_averages_whose_scale_begins_with_a_negative_term(kernel: tuple[int, int], signed: bool, seed: int) -> None:
+    """As :mod:`~shiftwright.sw.compress.scales` writes 1/9, 1/25 and 1/49."""
+    rng, config = np.random.default_rng(seed), ROOMY
+    source = tensor("input", 3, 9, 8)
+    first = conv(rng, source, "first", channels=4, kernel=(1, 1), arithmetic=arithmetic_of(config), signed=signed)
+    terms, shift = reciprocal(kernel[0] * kernel[1])
+    assert terms[0].neg
+    average = dataclasses.replace(pool(rng, first.target, "average", op="avgpool", kernel=kernel), scale=(terms,) * 4,
+                                  shift=np.full(4, shift, np.int64))
+    network = QuantizedNetwork(input=source, layers=(first, average), max_shift=7, guard_bits=7, acc_bits=24,
+                               parameters=16)
+    check(network, config, seed)
 
 
 @pytest.mark.parametrize("act_bits", [2, 5])

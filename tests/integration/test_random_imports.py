@@ -19,8 +19,8 @@ from shiftwright.sw.compress.recipe import Recipe, load_recipe
 from shiftwright.sw.data import Dataset
 from shiftwright.sw.frontend.capture import capture
 from shiftwright.sw.network import QuantizedNetwork
+from tests.graphs import execute
 from tests.integration.test_compiled_networks import ROOMY, check, random_config
-from tests.sw.frontend.test_capture import execute
 from tests.torch_networks import RandomNetwork, random_module
 
 pytestmark = [pytest.mark.usefixtures("one_thread"),

@@ -268,6 +268,11 @@ def test_shared_row(taps, truncate):
     assert shared_row(taps, truncate, max_code_bits=9).bits == encoded.bits - 48
 
 
+def test_shared_row_of_a_negative_sum():
+    encoded = shared_row(4, 7, negative=True)
+    check(encoded, np.zeros((1, 4), dtype=np.uint16), ((Term(True, 7),),), channels=1)
+
+
 def test_shared_row_of_a_maximum():
     for taps, truncate in ((1, 0), (9, 3), (4, 15)):
         encoded = shared_row(taps, truncate, maximum=True)

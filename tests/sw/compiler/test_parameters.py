@@ -149,12 +149,13 @@ def test_a_negative_scale_turns_the_row(rng: np.random.Generator) -> None:
 def test_a_pooling_has_no_negative_scale(rng: np.random.Generator) -> None:
     layer = pool(rng, tensor("input", 3, 6, 6), "pool")
     layer = dataclasses.replace(layer, scale=(*layer.scale[:2], (Term(True, 0),)))
+    message = "a pooling's scale must begin with a positive"
     for each in (layer, dataclasses.replace(layer, op="avgpool")):
-        with pytest.raises(UnsupportedError, match="layer pool, channel 2: a pooling's scale must begin with a positive"):
+        with pytest.raises(UnsupportedError, match=f"layer pool, channel 2: {message}"):
             Scales.of(each)
     layer = dataclasses.replace(layer, op="avgpool", scale=((Term(True, 0),),) * 3)
     assert Scales.of(layer).negated.all() and not Scales.of(layer).negative.any()
-    with pytest.raises(UnsupportedError, match="layer pool, channel 0: a pooling's scale must begin with a positive"):
+    with pytest.raises(UnsupportedError, match=f"layer pool, channel 0: {message}"):
         layer = dataclasses.replace(layer, op="maxpool")
         Scales.of(layer)
 

@@ -132,7 +132,7 @@ def test_command(checkpoint: Path, tmp_path: Path, shiftwright: Callable[..., An
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["m.onnx"], "m.onnx: ONNX files are not supported in this release"),
+    (["m.onnx"], "m.onnx: can't read the network: No such file or directory"),
     (["nothing.safetensors"], "nothing.safetensors: can't read the checkpoint"),
     (["--set", "level=2"], "recipe bqnet has no option 'level'"),
     (["--recipe", "magic"], "unknown recipe 'magic'"),

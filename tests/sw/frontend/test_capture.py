@@ -11,43 +11,13 @@ from torch.nn import functional
 
 from shiftwright.hw.arch.errors import ModelError, UnsupportedError
 from shiftwright.sw.frontend.capture import capture
-from shiftwright.sw.frontend.graph import INPUT, Clamp, FloatConcat, FloatResidual, Graph
+from shiftwright.sw.frontend.graph import Clamp, FloatResidual
 from shiftwright.sw.frontend.operators import BY_TARGET, OPERATORS, markdown
 from shiftwright.sw.zoo import network_info
+from tests.graphs import execute
 
 SEED = 7
 SHAPE = (3, 9, 8)
-
-
-def execute(graph: Graph, images: Tensor) -> Tensor:
-    """The graph in float64, from the meaning of its fields."""
-    tensors = {INPUT: images.reshape(-1, *graph.input_shape)}
-    for layer in graph.steps:
-        if isinstance(layer, FloatConcat):
-            tensors[layer.name] = torch.cat([tensors[part] for part in layer.parts], 1)
-            continue
-        top, left, bottom, right = layer.padding
-        x = functional.pad(tensors[layer.source].reshape(-1, *layer.in_shape), (left, right, top, bottom),
-                           value=float("-inf") if layer.op == "maxpool" else 0.0)
-        if layer.op == "conv":
-            assert layer.weight is not None and layer.bias is not None
-            x = functional.conv2d(x, torch.tensor(layer.weight), torch.tensor(layer.bias), layer.stride, 0,
-                                  layer.dilation, layer.groups)
-            for residual in layer.residuals:
-                source = tensors[residual.source][:, :, ::residual.stride[0], ::residual.stride[1]]
-                for channel in range(source.shape[1]):
-                    x[:, channel + residual.channel_offset] += source[:, channel]
-        elif layer.op == "maxpool":
-            x = functional.max_pool2d(x, layer.kernel, layer.stride, 0, layer.dilation)
-        else:
-            x = functional.avg_pool2d(x, layer.kernel, layer.stride, divisor_override=1) / layer.divisor
-        x = x.clamp(layer.clamp.low, layer.clamp.high)
-        assert x.shape[1:] == layer.out_shape
-        tensors[layer.name] = x
-    signed = graph.signed
-    for name, values in tensors.items():
-        assert signed[name] or values.min() >= 0, name
-    return x
 
 
 class Forward(nn.Module):
@@ -102,6 +72,9 @@ SUPPORTED: dict[str, Callable[[], nn.Module]] = {
     "avg_pool_divisor": lambda: nn.Sequential(nn.AvgPool2d((2, 3), 2, 1, count_include_pad=False, divisor_override=5,
                                                            ceil_mode=True)),
     "avg_pool_ceil_same": lambda: nn.Sequential(nn.AvgPool2d((3, 2), (3, 2), ceil_mode=True)),
+    "pad_before_avg_pool": lambda: nn.Sequential(nn.ZeroPad2d((1, 0, 2, 1)), nn.AvgPool2d(3, 2)),
+    "pad_before_max_pool": lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.ConstantPad2d((0, 1, 0, 1), -np.inf),
+                                                 nn.MaxPool2d(2, 1)),
     "adaptive": lambda: nn.Sequential(nn.AdaptiveAvgPool2d((3, 2)), nn.Conv2d(3, 4, 2), nn.AdaptiveAvgPool2d(1)),
     "adaptive_none": lambda: nn.Sequential(nn.Conv2d(3, 4, 2), nn.AdaptiveAvgPool2d((None, None)), nn.Identity()),
     "mean": lambda: nn.Sequential(Forward(lambda x: x.mean((-1, -2))), nn.Linear(4, 2)),
@@ -233,6 +206,13 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
                      r"pad=\[-1, -1, -1, -1\] is not supported"),
     "pad_before_pool": (lambda: nn.Sequential(nn.ZeroPad2d(1), nn.MaxPool2d(2)),
                         r"^1 \(MaxPool2d\): follows padding"),
+    "lowest_pad_before_convolution": (
+        lambda: nn.Sequential(nn.ConstantPad2d(1, -np.inf), nn.Conv2d(3, 3, 3)),
+        r"^1 \(Conv2d\): follows padding with -inf; put the padding right before a max pooling$"),
+    "lowest_pad_before_avg_pool": (lambda: nn.Sequential(nn.ConstantPad2d(1, -np.inf), nn.AvgPool2d(3)),
+                                   r"^1 \(AvgPool2d\): follows padding with -inf"),
+    "padding_alone": (lambda: nn.Sequential(nn.ConstantPad2d(2, -np.inf), nn.MaxPool2d(2)),
+                      r"^1 \(MaxPool2d\): has windows of padding alone; pad by less than the kernel$"),
     "pad_last": (lambda: nn.Sequential(nn.Conv2d(3, 3, 3), nn.ZeroPad2d(1)), r"ends in padding"),
     "transposed": (lambda: nn.Sequential(nn.ConvTranspose2d(3, 3, 3, output_padding=1, stride=2)),
                    r"^0 \(ConvTranspose2d\): operator aten.conv_transpose2d.input is not supported; use nn.Conv2d"),

@@ -78,7 +78,7 @@ def test_a_zoo_network_and_its_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("source", "message"), [
     ("lenet5:nothing.th", "nothing.th: can't read the weights"),
     ("nothing.safetensors", "nothing.safetensors: can't read the checkpoint"),
-    ("m.onnx", "ONNX files are not supported"),
+    ("m.onnx", "^m.onnx: can't read the network: No such file or directory; give an existing file$"),
     ("m.swc", "is compressed already"), ("m.swi", "is compressed already"), ("no_such_package.x:Net", "can't import"),
     (":", "can't import")])
 def test_no_network(source: str, message: str) -> None:

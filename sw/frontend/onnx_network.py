@@ -1,0 +1,108 @@
+"""The PyTorch module that an ONNX file becomes: one module a node, named like it."""
+
+import re
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Operation", "OnnxNetwork", "operation"]
+
+
+class Operation(nn.Module):
+    """What one node computes. Each operator type has a class of its own, whose name messages tell.
+
+    Parameters
+    ----------
+    function : callable
+        Takes the node's activations and, by name, its tensors.
+    tensors : dict
+        A ``Parameter`` is trained, any other tensor is a buffer; ``level`` is not stored with the network's state.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], tensors: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.function, self.names = function, list[str]()
+        for name, tensor in tensors.items():
+            self.attach(name, tensor)
+
+    def attach(self, name: str, tensor: Tensor) -> None:
+        """Add a tensor."""
+        self.names.append(name)
+        if isinstance(tensor, nn.Parameter):
+            self.register_parameter(name, tensor)
+        else:
+            self.register_buffer(name, tensor, persistent=name != "level")
+
+    def forward(self, *activations: Tensor) -> Tensor:
+        """The node's output."""
+        return self.function(*activations, **{name: getattr(self, name) for name in self.names})
+
+
+_CLASSES: dict[str, type[Operation]] = {}
+
+
+def operation(op: str, function: Callable[..., Tensor], tensors: dict[str, Tensor]) -> Operation:
+    """An operation of the class that is named like an operator type."""
+    if op not in _CLASSES:
+        _CLASSES[op] = type(op, (Operation,), {"__module__": __name__})
+    return _CLASSES[op](function, tensors)
+
+
+class OnnxNetwork(nn.Module):
+    """A network that was read from an ONNX file.
+
+    Parameters
+    ----------
+    name : str
+        Of the image tensor.
+
+    Attributes
+    ----------
+    output : str
+        Name of the tensor that it returns.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.input = self.output = name
+        self._steps: list[tuple[str, tuple[str, ...], str]] = []
+
+    def append(self, name: str, module: Operation, sources: tuple[str, ...], target: str) -> None:
+        """Add a step; its result is the output, as far as is known.
+
+        Parameters
+        ----------
+        name : str
+            Of the node; in the module's path, what is not a letter, digit or ``_`` becomes ``_``.
+        module : Operation
+        sources : tuple of str
+            Tensors that it takes.
+        target : str
+            The tensor that it makes.
+        """
+        plain = path = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "node"
+        number = 1
+        while hasattr(self, path):
+            number += 1
+            path = f"{plain}_{number}"
+        self.add_module(path, module)
+        self._steps.append((path, sources, target))
+        self.output = target
+
+    def module_of(self, tensor: str) -> Operation:
+        """The module that makes a tensor."""
+        (path,) = (path for path, _, target in self._steps if target == tensor)
+        found: Operation = getattr(self, path)
+        return found
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class scores of images (N, C, H, W)."""
+        last = {source: number for number, (_, sources, _) in enumerate(self._steps) for source in sources}
+        values: dict[str, torch.Tensor] = {self.input: images}
+        for number, (path, sources, target) in enumerate(self._steps):
+            values[target] = getattr(self, path)(*(values[source] for source in sources))
+            for source in {*sources, target} - {self.output}:  # a batch's activations may be large
+                if last.get(source, number) <= number:
+                    del values[source]
+        return values[self.output]
