@@ -27,7 +27,9 @@ pytestmark = [pytest.mark.usefixtures("one_thread"),
               pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")]
 
 REFUSALS = (
-    r"^module ops\.\d+.*: .*count_include_pad",
+    r"^ops\.\d+ \(AvgPool2d\): count_include_pad=False with padding is not supported; set count_include_pad=True or",
+    r"^ops\.\d+ \(AvgPool2d\): ceil_mode=True with a map of .* makes windows of different sizes; set ceil_mode=False or",
+    r"^layer ops\.\d+\S*: none of its weights is worth its bits at slope = .*; lower slope, or ask for a larger target$",
 )
 """Messages for networks that the generator makes and the product does not take."""
 RTL = (
@@ -42,7 +44,7 @@ def random_recipe(rng: np.random.Generator) -> Recipe:
     settings = [f"act_bits={rng.integers(2, 9)}", "calibration_images=12",
                 f"calibration={rng.choice(['mse', 'minmax', 'percentile'])}"]
     if rng.random() < 0.3:
-        return load_recipe("ptq", settings=[*settings, "slope=0.0001", f"terms={rng.integers(1, 4)}"])
+        return load_recipe("ptq", settings=[*settings, "slope=0.000001", f"terms={rng.integers(1, 4)}"])
     return load_recipe("bqnet", settings=[*settings, "epochs=0", f"levels={rng.integers(1, 5)}"])
 
 
@@ -87,14 +89,14 @@ def run(seeds: range) -> int:
 
 
 def test_some_networks(seed: int) -> None:
-    seeds = range(1000 * seed, 1000 * seed + 20)
+    seeds = range(1000 * seed, 1000 * seed + 12)
     assert run(seeds) >= (1 - MOST_REFUSED) * len(seeds)
 
 
 @pytest.mark.regress
 @pytest.mark.parametrize("part", range(5))
 def test_many_networks(part: int, seed: int) -> None:
-    seeds = range(1000 * seed + 100 + 140 * part, 1000 * seed + 240 + 140 * part)
+    seeds = range(1000 * seed + 100 + 120 * part, 1000 * seed + 220 + 120 * part)
     assert run(seeds) >= 100
 
 
