@@ -9,6 +9,7 @@ from ._describe import configuration, emit_with_layers
 
 if TYPE_CHECKING:
     from ...hw.arch.config import AcceleratorConfig
+    from ..network import QuantizedNetwork
 
 
 @click.command()
@@ -46,11 +47,12 @@ def command(network: Path, board: str | None, config: Path | None, output: Path 
     from ..compiler.compile import compile_detailed
     from ..network import QuantizedNetwork
 
-    target = configuration(board, config)
+    target, compressed = configuration(board, config), QuantizedNetwork.load(network)
     try:
-        compilation = compile_detailed(QuantizedNetwork.load(network), target)
+        compilation = compile_detailed(compressed, target)
     except CapacityError as error:
-        raise CapacityError(f"{error}{_on_board(board, target, error.needs)}", **error.needs) from None
+        more = f"{_on_board(board, target, error.needs)}{_on_another(board, compressed, error.needs)}"
+        raise CapacityError(f"{error}{more}", **error.needs) from None
     output = network.with_suffix(".swi") if output is None else output
     compilation.image.save(output)
     layers = [{
@@ -72,6 +74,23 @@ def command(network: Path, board: str | None, config: Path | None, output: Path 
         "activation_addresses_available": target.act_depth,
         "predicted_cycles": compilation.cycles,
     }, layers, title="Image")
+
+
+def _on_another(board: str | None, network: "QuantizedNetwork", needs: dict[str, int]) -> str:
+    """The smallest of the other tuned boards that holds the network, as a clause."""
+    from ...boards.registry import get, names
+    from ...hw.arch.errors import ModelError
+    from ..compiler.compile import compile_
+
+    others = [get(name) for name in names() if name != board] if board is not None and needs else []
+    for other in sorted(others, key=lambda other: (other.config.lanes, other.config.weight_depth)):
+        if all(getattr(other.config, name) >= value for name, value in needs.items()):
+            try:
+                compile_(network, other.config)
+            except ModelError:
+                continue
+            return f"; the board {other.name} holds the network as it is"
+    return ""
 
 
 def _on_board(board: str | None, target: "AcceleratorConfig", needs: dict[str, int]) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from shiftwright.hw.arch.config import AcceleratorConfig
 from shiftwright.hw.arch.errors import CapacityError
 from shiftwright.sw.compiler.compile import compile_detailed
 from shiftwright.sw.image import Image
-from tests.networks import random_network
+from shiftwright.sw.network import QuantizedNetwork
+from tests.networks import conv, random_network, tensor
 
 CONFIG = AcceleratorConfig(act_depth=4096)
 
@@ -88,6 +90,18 @@ def test_what_is_too_small_is_held_against_the_board(shiftwright: Callable[..., 
     done = shiftwright("compile", network, "--board", "ulx3s-85f")
     assert done.code == 2 and f"it is too small{message}" in done.err
     assert done.err.count("too small") == 1
+
+
+def test_a_board_that_holds_the_network_is_named(shiftwright: Callable[..., Any], tmp_path: Path,
+                                                 rng: np.random.Generator) -> None:
+    source = tensor("input", 16, 16, 16)
+    layer = conv(rng, source, "conv", channels=16, kernel=(1, 1))
+    QuantizedNetwork(input=source, layers=(layer,)).save(tmp_path / "wide.swc")
+    done = shiftwright("compile", tmp_path / "wide.swc", "--board", "icebreaker")
+    assert done.code == 2 and "activation memory (act_depth) must hold" in done.err
+    name = re.search(r"; the board (\S+) holds the network as it is", " ".join(done.err.split()))
+    assert name, done.err
+    assert shiftwright("compile", tmp_path / "wide.swc", "--board", name[1]).code == 0
 
 
 def test_info_of_an_image(shiftwright: Callable[..., Any], network: Path, config: Path) -> None:
