@@ -94,7 +94,7 @@ def test_what_is_too_small_is_held_against_the_board(shiftwright: Callable[..., 
 
 def test_a_board_that_holds_the_network_is_named(shiftwright: Callable[..., Any], tmp_path: Path,
                                                  rng: np.random.Generator) -> None:
-    source = tensor("input", 16, 16, 16)
+    source = tensor("input", 16, 24, 24)
     layer = conv(rng, source, "conv", channels=16, kernel=(1, 1))
     QuantizedNetwork(input=source, layers=(layer,)).save(tmp_path / "wide.swc")
     done = shiftwright("compile", tmp_path / "wide.swc", "--board", "icebreaker")
