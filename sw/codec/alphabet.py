@@ -204,13 +204,10 @@ def _prepare(layers: Sequence[TapRows]) -> LayerTaps:
     """Check the arguments; number the different weights that occur. Rows are filled with zeros, which cost nothing at
     their ends."""
     values: dict[tuple[Term, ...], int] = {}
-    taps = np.zeros((sum(len(layer.indices) for layer in layers), max(layer.indices.shape[-1] for layer in layers)),
-                    np.uint16)
-    end = 0
-    for layer in layers:
-        numbered = _numbered(layer, values)
-        taps[end:end + len(numbered), :numbered.shape[1]] = numbered
-        end += len(numbered)
+    parts = [_numbered(layer, values) for layer in layers]
+    width = max(part.shape[1] for part in parts)
+    taps = parts[0] if len(parts) == 1 else np.concatenate(
+        [np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in parts])
     return LayerTaps(taps=taps, values=tuple(values), reach=min(
         layer.channels if layer.channels > 1 else MAX_PRE + MAX_POST for layer in layers))
 
