@@ -178,7 +178,7 @@ class Window:
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.words = np.zeros(1 << PORT_ADDR_BITS - 2, np.uint32)
-        for register, value in ((Register.MAGIC, 0x5357), (Register.VERSION, 2), (Register.STATUS, StatusBit.DONE),
+        for register, value in ((Register.MAGIC, 0x5357), (Register.VERSION, 3), (Register.STATUS, StatusBit.DONE),
                                 (Register.FINGERPRINT_LO, config.fingerprint & 0xFFFF),
                                 (Register.FINGERPRINT_HI, config.fingerprint >> 16)):
             self[Region.REGISTERS, register] = value
