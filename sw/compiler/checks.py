@@ -68,8 +68,10 @@ def check_layer(layer: Layer, config: AcceleratorConfig) -> None:
                                 f"accelerator's map_bits of {config.map_bits}, not {size}; raise map_bits (at most "
                                 f"{COORDINATE_BITS}) or split the input into tiles")
     most = (1 << PHASE_BITS) - 1
-    for step in (*layer.stride, *(step for residual in layer.residuals for step in residual.stride)):
-        if not 1 <= step <= most:
+    sizes = layer.target.shape[1:]
+    for step, size in (*zip(layer.stride, sizes, strict=True), *(
+            pair for residual in layer.residuals for pair in zip(residual.stride, sizes, strict=True))):
+        if step < 1 or step > most and size > 1:  # with one position there is no step
             raise UnsupportedError(f"{where}: stride must be 1 to {most}, not {step}; use a smaller one")
     if layer.op == "conv":
         _check_conv(layer, config)
