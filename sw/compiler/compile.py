@@ -163,14 +163,14 @@ def compile_detailed(network: QuantizedNetwork, config: AcceleratorConfig) -> Co
     check_network(lowered, config)
     memory = allocate(lowered, config)
     ranges = tensor_ranges(lowered)
-    parts = [_Part.of(lowered.layers[number], number >= memory.tail, memory, config)
-             for number in range(len(lowered.layers))]
+    parts = [_Part.of(layer, number >= memory.tail, ranges, memory, config)
+             for number, layer in enumerate(lowered.layers)]
     encoded = share_codes([part.weights for part in parts], memory.tail, config)
     table, made = PositionTable(), []
     for number, (part, code, same) in enumerate(zip(parts, *encoded, strict=True)):
         if number == memory.tail:
             table = PositionTable()
-        made.append(_compile_layer(part, code, same, table, ranges, config))
+        made.append(_compile_layer(part, code, same, table, config))
     layers = [compiled for compiled, _ in made]
     words = np.concatenate((pack_header([part.size for _, part in made], memory.tail), *(part for _, part in made)))
     if words.size > config.weight_depth:
@@ -183,7 +183,7 @@ def compile_detailed(network: QuantizedNetwork, config: AcceleratorConfig) -> Co
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class _Part:
-    """A layer before its weights are encoded.
+    """A layer before its weights are encoded, which takes long: what can be refused without that has been.
 
     Parameters
     ----------
@@ -192,6 +192,7 @@ class _Part:
         It belongs to the tail.
     source, residuals, target : TensorPlacement
     scales : Scales
+    proof : Proof
     channels : int
         Taps of a position.
     weights : LayerWeights
@@ -203,25 +204,27 @@ class _Part:
     residuals: tuple[TensorPlacement, ...]
     target: TensorPlacement
     scales: Scales
+    proof: Proof
     channels: int
     weights: LayerWeights
 
     @classmethod
-    def of(cls, layer: Layer, batch: bool, memory: Allocation, config: AcceleratorConfig) -> "_Part":
+    def of(cls, layer: Layer, batch: bool, ranges: Mapping[str, tuple[int, int]], memory: Allocation,
+           config: AcceleratorConfig) -> "_Part":
         source, *residuals = (memory.placements[tensor.name] for tensor in layer.sources)
         scales = Scales.of(layer)
+        proof = prove(layer, [ranges[tensor.name] for tensor in layer.sources], scales, config)
         channels = 1 if layer.indices is None else layer.indices[0].size if batch else layer.indices.shape[1]
         weights = LayerWeights.of(layer, live_pixels(layer, source, config), channels, scales.negated, config)
         return cls(layer=layer, batch=batch, source=source, residuals=tuple(residuals),
-                   target=memory.placements[layer.target.name], scales=scales, channels=channels, weights=weights)
+                   target=memory.placements[layer.target.name], scales=scales, proof=proof, channels=channels,
+                   weights=weights)
 
 
-def _compile_layer(part: _Part, encoded: EncodedLayer, same: bool, table: PositionTable,
-                   ranges: Mapping[str, tuple[int, int]], config: AcceleratorConfig,
+def _compile_layer(part: _Part, encoded: EncodedLayer, same: bool, table: PositionTable, config: AcceleratorConfig,
                    ) -> tuple[CompiledLayer, np.ndarray]:
     layer, scales, target = part.layer, part.scales, part.target
     bias = row_bias(layer, scales, config)
-    proof = prove(layer, [ranges[tensor.name] for tensor in layer.sources], scales, config)
     dealing = deal(layer, config.streams, encoded.cycles_per_row if layer.op == "conv" else None)
     positions = position_table(layer, part.source, part.residuals, part.channels, config)
     if len(positions) > config.positions:
@@ -258,7 +261,7 @@ def _compile_layer(part: _Part, encoded: EncodedLayer, same: bool, table: Positi
     words["descriptor"][DESCRIPTOR.index("watchdog")] = watchdog(longest)
     compiled = CompiledLayer(
         name=layer.name, op=layer.op, alphabet=encoded.alphabet, entries=len(encoded.entries), same_code=same,
-        weights=0 if layer.indices is None else layer.indices.size, cycles=cycles, proof=proof, target=target,
+        weights=0 if layer.indices is None else layer.indices.size, cycles=cycles, proof=part.proof, target=target,
         words={name: section.size for name, section in words.items()})
     return compiled, np.concatenate(list(words.values())).astype(np.uint16)
 
