@@ -45,7 +45,7 @@ class Best(QuantizedRecipe):
     span : int
         Consecutive places of a value's powers of two, 1 to ``max_shift + 1``: with one term, the magnitudes.
     hold : bool
-        With ``start = "ptq"``: prices of bits, led by the image's size, hold it while training moves the values.
+        With ``start = "ptq"``: a price of bits, led by the image's size, holds it while training moves the values.
         Without, the image grows by some percent in a few epochs, and by a tenth in many.
     rate : float
         How much a value's cost counts beside its squared error; 0 takes the nearest value, 1 is the price at which
@@ -117,6 +117,7 @@ class Best(QuantizedRecipe):
         else:
             method = self._budget(network)
         fine_tune(network, teacher, data, self, method, seed=seed, progress=progress)
+        method.finish(network)
         GlobalBudget.check(network)
 
     def _budget(self, network: "FakeQuantized") -> "Method":
@@ -159,12 +160,13 @@ class Best(QuantizedRecipe):
                   for name, options in self.layers.items()}
         start = PTQ(**{**shared, "layers": layers, "epochs": None}, terms=self.terms, span=self.span,
                     target_size=round(self.target_size * (1 if self.hold else START)))
-        PostTraining(network, start, data, seed=seed, progress=None).run()
+        found = PostTraining(network, start, data, seed=seed, progress=None)
+        found.run()
         if not self.hold:
             return Settled()
         grids = {name: TermGrid(options["terms"], options["span"])
                  for name in network.weighted for options in [self.options_of(name)]}
-        return HeldRate(8 * self.target_size, self._measure, grids)
+        return HeldRate(8 * self.target_size, self._measure, found.slope, grids)
 
 
 def _blocks(shape: tuple[int, int, int]) -> int:

@@ -70,6 +70,8 @@ class PostTraining:
         self.weights = sum(layer.master_weight.numel() for layer in network.weighted.values())
         self.passes = 0
         self.bits, self.error = 0.0, 0.0
+        self.slope = 0.0
+        """Nats of loss that a bit of a weight is worth."""
 
     @torch.no_grad()
     def run(self) -> None:
@@ -123,6 +125,7 @@ class PostTraining:
         """Quantize all layers, with the recipe's slopes times a factor."""
         network, recipe = self.network, self.recipe
         self.passes += 1
+        self.slope = factor * recipe.slope / self.weights
         self.bits, self.error = 0.0, 0.0
         generator = torch.Generator().manual_seed(self.seed)
         for float_layer, free in zip(network.weighted.values(), self.reference.network.weighted.values(), strict=True):

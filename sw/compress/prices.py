@@ -101,11 +101,6 @@ class PricedValue(NearestValue):
         """Of all weights that are not 0, as weights are now."""
         return float((self._counts * self.cost.of(self._counts, self._weights)).sum())
 
-    @property
-    def staying(self) -> int:
-        """Weights that are not 0."""
-        return int(self._counts[self.grid.numbers != 0].sum())
-
     def fit(self, weight: Tensor) -> None:
         """Choose the scale for the weights that stay, and the values that win somewhere, and where."""
         kept = weight[self.mask.expand(weight.shape)]
@@ -121,11 +116,6 @@ class PricedValue(NearestValue):
         if totals.get(present, math.inf) < CHANGE * totals[best]:
             best = present
         self._settle(kept, best)
-
-    def settle(self, weight: Tensor) -> None:
-        """Choose the values that win somewhere, and where, on the present scale."""
-        self._weights = weight.numel()
-        self._settle(weight[self.mask.expand(weight.shape)], self.k_top)
 
     def _settle(self, kept: Tensor, k_top: int) -> float:
         """Choose values on a scale; their squared error plus price."""

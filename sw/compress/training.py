@@ -51,6 +51,9 @@ class Method:
     def begin(self, network: FakeQuantized, steps: int) -> None:
         """Before the first choice of scales; ``steps`` will follow."""
 
+    def before_epoch(self, network: FakeQuantized) -> None:
+        """Before each epoch but the first."""
+
     def before_step(self, network: FakeQuantized, step: int) -> None:
         """Before a step's forward pass; steps count from 0."""
 
@@ -70,6 +73,9 @@ class Method:
 
     def after_step(self, network: FakeQuantized, step: int) -> None:
         """When parameters have moved."""
+
+    def finish(self, network: FakeQuantized) -> None:
+        """When all epochs are over."""
 
 
 class Settled(Method):
@@ -200,6 +206,8 @@ def _train(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recipe: 
         teacher = coarse_twin(teacher, sample)
     try:
         for epoch in range(done + 1, epochs + 1):
+            if epoch > 1:
+                method.before_epoch(network)
             if 1 < epoch <= 1 + settled:
                 method.before_scales(network, step)
                 if not method.scaled:
