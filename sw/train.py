@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ __all__ = ["Checkpoint", "Progress", "train", "accuracy", "count_parameters", "s
 FORMAT = "shiftwright.float"
 SMALL_NETWORK = 50_000
 """Parameters below which a second thread only waits for the first: on a busy machine, many times as long."""
+BATCH_VALUES = 1000 * 3 * 32 * 32
+"""Most input values in a batch of :func:`accuracy`: inner maps of larger images would fill the memory."""
 Progress = Callable[[int, int, float], None]
 """Called after each epoch with its number from 1, the number of epochs, and the mean training loss."""
 
@@ -59,24 +62,29 @@ def count_parameters(module: "nn.Module") -> int:
 
 
 def _tensors(dataset: Dataset) -> "tuple[torch.Tensor, torch.Tensor]":
+    """Pixels and labels; pixels stay bytes until they are needed."""
     import torch
 
-    return torch.tensor(dataset.images).float() / PIXEL_SCALE, torch.tensor(dataset.labels)
+    return torch.tensor(dataset.images), torch.tensor(dataset.labels)
 
 
 def accuracy(module: "nn.Module", dataset: Dataset, *, batch: int = 1000) -> float:
-    """Share of a data set's images that a float network classifies rightly, 0 to 1."""
+    """Share of a data set's images that a float network classifies rightly, 0 to 1.
+
+    ``batch`` images at a time, or as many as have :data:`BATCH_VALUES` values.
+    """
     import torch
 
     images, labels = _tensors(dataset)
+    batch = min(batch, max(1, BATCH_VALUES // math.prod(dataset.shape)))
     was_training = module.training
     module.eval()
     with torch.no_grad():
-        shape = module(images[:1]).shape[1:]
+        shape = module(images[:1].float() / PIXEL_SCALE).shape[1:]
         if len(shape) != 1:
             raise ModelError(f"the network gives {' x '.join(map(str, shape))} values an image, where its accuracy "
                              f"needs one score a class; end it with nn.Flatten and nn.Linear")
-        right = sum(int((module(x).argmax(1) == y).sum())
+        right = sum(int((module(x.float() / PIXEL_SCALE).argmax(1) == y).sum())
                     for x, y in zip(images.split(batch), labels.split(batch), strict=True))
     module.train(was_training)
     return right / len(labels)
@@ -159,7 +167,7 @@ def train(network: str, dataset: Dataset, *, test: Dataset | None = None, epochs
         for epoch in range(1, epochs + 1):
             total = 0.0
             for index in torch.randperm(len(labels), generator=generator).split(info.batch):
-                x, y = images[index], labels[index]
+                x, y = images[index].float() / PIXEL_SCALE, labels[index]
                 if info.shift:
                     x = shift_randomly(x, info.shift, generator)
                 loss = torch.nn.functional.cross_entropy(module(x), y)
@@ -199,6 +207,16 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     write_atomically(path, payload, ModelError)
 
 
+def _fill(module: "nn.Module", state: "dict[str, torch.Tensor]") -> str:
+    """Load a state dict; what doesn't fit, in one line, or nothing."""
+    shapes = [f"{name} is {tuple(state[name].shape)}, not {tuple(value.shape)}"
+              for name, value in module.state_dict().items() if name in state and state[name].shape != value.shape]
+    missing, unexpected = ([], []) if shapes else module.load_state_dict(state, strict=False)
+    parts = (("", shapes), ("it lacks ", missing), ("it has the unknown ", unexpected))
+    return " and ".join(f"{words}{names[0]}" + (f" ({len(names) - 1} more)" if len(names) > 1 else "")
+                        for words, names in parts if names)
+
+
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint of :func:`save_checkpoint`.
 
@@ -229,10 +247,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: damaged checkpoint metadata: {error!r}; {remedy}") from None
     module = network_info(network).build()
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        raise ModelError(f"{path}: its tensors don't fit network {network!r}: {error}; {remedy}") from None
+    misfit = _fill(module, state)
+    if misfit:
+        raise ModelError(f"{path}: its tensors don't fit network {network!r}: {misfit}; {remedy}")
     module.eval()
     return Checkpoint(module, network, dataset, measured, epochs, seed, parameters)
 
@@ -268,10 +285,9 @@ def load_weights(network: str, path: str | Path) -> "nn.Module":
     state = state.get("state_dict", state) if isinstance(state, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ModelError(f"{path}: holds no state dict; save the module's state_dict()")
-    try:
-        module.load_state_dict({name.removeprefix("module."): value.float() if value.is_floating_point() else value
-                                for name, value in state.items()})
-    except RuntimeError as error:
-        raise ModelError(f"{path}: its tensors don't fit network {network!r}: {error}; name the network that they "
-                         f"were saved from") from None
+    misfit = _fill(module, {name.removeprefix("module."): value.float() if value.is_floating_point() else value
+                            for name, value in state.items()})
+    if misfit:
+        raise ModelError(f"{path}: its tensors don't fit network {network!r}: {misfit}; name the network that they "
+                         f"were saved from")
     return module.eval()

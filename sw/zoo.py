@@ -119,6 +119,64 @@ def mobilenet_tiny() -> "nn.Module":
         block5=block(128, 128, 1), pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(128, 10))
 
 
+def alexnet() -> "nn.Module":
+    """AlexNet on one GPU, 61,100,840 parameters (Krizhevsky, arXiv:1404.5997).
+
+    This and the other networks for ImageNet have the state of torchvision's networks of the same names, so that
+    published weights load; normalization is inside.
+    """
+    from .vision import alexnet
+
+    return alexnet()
+
+
+def vgg16() -> "nn.Module":
+    """VGG-16, configuration D, 138,357,544 parameters (Simonyan and Zisserman, arXiv:1409.1556)."""
+    from .vision import vgg16
+
+    return vgg16()
+
+
+def googlenet() -> "nn.Module":
+    """GoogLeNet with batch norm, 6,624,904 parameters without auxiliary classifiers (Szegedy et al., arXiv:1409.4842).
+
+    What a state dict holds of the auxiliary classifiers is left out.
+    """
+    from .googlenet import GoogLeNet
+
+    return GoogLeNet()
+
+
+def resnet18() -> "nn.Module":
+    """ResNet-18, 11,689,512 parameters (He et al., arXiv:1512.03385, table 1)."""
+    from .vision import BasicBlock, ResidualNetwork
+
+    return ResidualNetwork(BasicBlock, (2, 2, 2, 2))
+
+
+def resnet50() -> "nn.Module":
+    """ResNet-50 with the stride on the 3 x 3 convolutions, 25,557,032 parameters."""
+    from .vision import Bottleneck, ResidualNetwork
+
+    return ResidualNetwork(Bottleneck, (3, 4, 6, 3))
+
+
+def mobilenet_v1() -> "nn.Module":
+    """MobileNet v1 of width 1, 4,231,976 parameters (Howard et al., arXiv:1704.04861), named as v2."""
+    from .vision import mobilenet_v1
+
+    return mobilenet_v1()
+
+
+def mobilenet_v2() -> "nn.Module":
+    """MobileNet v2 of width 1, 3,504,872 parameters (Sandler et al., arXiv:1801.04381)."""
+    from .vision import mobilenet_v2
+
+    return mobilenet_v2()
+
+
+IMAGENET_SHAPE = (3, 224, 224)
+
 NETWORKS: dict[str, NetworkInfo] = {info.name: info for info in (
     NetworkInfo("digits", digits, (1, 8, 8), "digits", epochs=40, shift=1, learning_rate=5e-3, batch=64),
     NetworkInfo("lenet300", lenet300, (1, 28, 28), "mnist", epochs=12, shift=1),
@@ -126,6 +184,8 @@ NETWORKS: dict[str, NetworkInfo] = {info.name: info for info in (
     NetworkInfo("resnet20", resnet20, (3, 32, 32), "cifar10", epochs=60, shift=4),
     NetworkInfo("resnet32", resnet32, (3, 32, 32), "cifar10", epochs=60, shift=4),
     NetworkInfo("mobilenet_tiny", mobilenet_tiny, (3, 32, 32), "cifar10", epochs=30, shift=4),
+    *(NetworkInfo(build.__name__, build, IMAGENET_SHAPE, "imagenet", epochs=90, shift=16, learning_rate=1e-3, batch=32)
+      for build in (alexnet, vgg16, googlenet, resnet18, resnet50, mobilenet_v1, mobilenet_v2)),
 )}
 """The zoo's networks by name."""
 

@@ -76,7 +76,7 @@ def test_metadata(wheel):
     assert "License-Expression: BSD-2-Clause" in fields
     assert "Name: shiftwright" in fields
     assert {field.removeprefix("Provides-Extra: ") for field in fields if field.startswith("Provides-Extra")} == {
-        "train", "onnx", "sim", "fpga", "gowin", "device", "dev", "all"}
+        "train", "onnx", "sim", "fpga", "gowin", "device", "imagenet", "dev", "all"}
 
 
 def test_the_wheel_works_outside_the_repository(wheel, tmp_path):

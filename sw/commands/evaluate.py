@@ -13,7 +13,7 @@ from ._describe import configuration
 @click.command("evaluate", short_help="Accuracy of the integer golden model, size and cycles.")
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE.swc|FILE.swi")
 @click.option("--data", "data", metavar="SET", required=True,
-              help="Data set: digits, mnist, fashion-mnist, cifar10 or svhn.")
+              help="Data set: digits, mnist, fashion-mnist, cifar10, svhn or imagenet.")
 @click.option("--split", type=click.Choice(["test", "train"]), default="test", show_default=True,
               help="Which part of the data set.")
 @click.option("--images", type=click.IntRange(1), metavar="N", help="Only the first N images. Default: all.")
@@ -42,9 +42,7 @@ def command(file: Path, data: str, split: str, images: int | None, data_dir: Pat
     is_image = _starts_with(file, b"SWI1")
     if is_image and (board is not None or config is not None):
         raise click.UsageError("--board and --config are for a .swc; an image is compiled for its accelerator already")
-    dataset: Dataset = load(data, split="train" if split == "train" else "test", data_dir=data_dir)
-    if images is not None:
-        dataset = dataset.take(images)
+    dataset: Dataset = load(data, split="train" if split == "train" else "test", data_dir=data_dir, limit=images)
     result: dict[str, Any] = {"file": str(file), "dataset": data, "split": split, "images": len(dataset)}
     if is_image:
         result |= _evaluate_image(file, dataset)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @device_options(several=True)
 @click.option("--image", type=click.Path(path_type=Path), metavar="FILE.swi",
               help="The image that the board holds. Default: the copy that 'shiftwright load' kept.")
-@click.option("--data", metavar="SET", help="Data set: digits, mnist, fashion-mnist, cifar10 or svhn.")
+@click.option("--data", metavar="SET", help="Data set: digits, mnist, fashion-mnist, cifar10, svhn or imagenet.")
 @click.option("--images", type=click.IntRange(1), metavar="N", help="The first N test images. Default: all.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder that is searched first for the data set.")
 @click.option("--profile", is_flag=True, help="Show what the last run's cycles were spent on, layer by layer.")
@@ -106,9 +106,7 @@ def _inputs(image: "Image", files: tuple[Path, ...], data: str | None, count: in
     from ..device.inputs import quantize, read_inputs
 
     if data is not None:
-        dataset = load(data, split="test", data_dir=data_dir)
-        if count is not None:
-            dataset = dataset.take(count)
+        dataset = load(data, split="test", data_dir=data_dir, limit=count)
         return [], quantize(image.input, dataset.images / PIXEL_SCALE), dataset.labels
     names, parts = [], []
     for file in files:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 @click.command("simulate", short_help="Simulate the RTL against the golden model, bit for bit.")
 @click.argument("image", type=click.Path(path_type=Path), metavar="FILE.swi")
-@click.option("--data", metavar="SET", required=True, help="Data set: digits, mnist, fashion-mnist, cifar10 or svhn.")
+@click.option("--data", metavar="SET", required=True,
+              help="Data set: digits, mnist, fashion-mnist, cifar10, svhn or imagenet.")
 @click.option("--images", type=click.IntRange(1), default=1, show_default=True, metavar="N",
               help="The first N test images.")
 @click.option("--network", type=click.Path(path_type=Path), metavar="FILE.swc",
@@ -74,7 +75,7 @@ def command(ctx: click.Context, image: Path, data: str, images: int, network: Pa
         loaded.check_config(configuration(board, config))
     if network is None and image.with_suffix(".swc").is_file():
         network = image.with_suffix(".swc")
-    dataset = load(data, split="test", data_dir=data_dir).take(images)
+    dataset = load(data, split="test", data_dir=data_dir, limit=images)
     inputs, expected, reference = _reference(loaded, image, network, dataset.images)
     options = ctx.obj or {}
     result = simulate(loaded, inputs, expected=expected, simulator=simulator, seed=int(options.get("seed", 0)),

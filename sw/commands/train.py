@@ -10,8 +10,8 @@ from ..cli import emit
 
 @click.command("train", short_help="Train a zoo network in float.")
 @click.argument("network", metavar="NET")
-@click.option("--data", "data", metavar="SET", help="Data set: digits, mnist, fashion-mnist, cifar10 or svhn. "
-              "Default: the one that the network is meant for.")
+@click.option("--data", "data", metavar="SET", help="Data set: digits, mnist, fashion-mnist, cifar10, svhn or "
+              "imagenet. Default: the one that the network is meant for.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True,
               help="Checkpoint to write (safetensors).")
 @click.option("--epochs", type=click.IntRange(1), help="Passes over the training images. Default: the zoo's number.")
@@ -23,9 +23,11 @@ def command(ctx: click.Context, network: str, data: str | None, output: Path, ep
     """Train the zoo network NET in float, measure it on the test split, and write a checkpoint.
 
     The zoo: digits (a small CNN for 8 x 8 digits), lenet300 (LeNet-300-100), lenet5 (LeNet-5 in Caffe's form),
-    resnet20 and resnet32 (for CIFAR-10, option A shortcuts) and mobilenet_tiny (depthwise separable, for CIFAR-10).
-    A data set is searched in --data-dir, $SHIFTWRIGHT_DATA and the cache folder, then downloaded from its home
-    with a SHA-256 check; digits is built in. The same --seed gives the same weights on one machine.
+    resnet20 and resnet32 (for CIFAR-10, option A shortcuts) and mobilenet_tiny (depthwise separable, for CIFAR-10); for
+    ImageNet, with the state of torchvision's: alexnet, vgg16, googlenet, resnet18, resnet50, mobilenet_v1 and
+    mobilenet_v2, which are better given published weights (see compress) than trained here. A data set is searched in
+    --data-dir, $SHIFTWRIGHT_DATA and the cache folder, then downloaded from its home with a SHA-256 check; digits is
+    built in, imagenet is never downloaded. The same --seed gives the same weights on one machine.
 
     \b
     Examples:

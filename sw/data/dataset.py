@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from ...hw.arch.errors import DataError
-from . import fetch, formats
+from . import fetch, formats, imagenet
 
 __all__ = ["DATASETS", "PIXEL_SCALE", "Dataset", "load", "locate"]
 
@@ -25,7 +25,7 @@ class Dataset:
     Parameters
     ----------
     images : uint8 array (N, C, H, W)
-        Pixels; networks are fed ``images / PIXEL_SCALE``.
+        Pixels; networks are fed ``images / PIXEL_SCALE``. Signals (N, C, L) become images of height 1.
     labels : int64 array (N,)
         Class of each image, from 0.
     name : str
@@ -41,6 +41,10 @@ class Dataset:
     name: str
     split: str
     classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.images.ndim == 3:
+            object.__setattr__(self, "images", self.images[:, :, None])
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -133,7 +137,7 @@ _SOURCES = {
                     lambda split, layout, paths: formats.read_svhn(paths[0]),
                     lambda split: [fetch.Remote(f"{split}_32x32.mat", _SVHN_BASES, _SVHN[split])]),
 }
-DATASETS: tuple[str, ...] = ("digits", *_SOURCES)
+DATASETS: tuple[str, ...] = ("digits", *_SOURCES, "imagenet")
 """Names that :func:`load` knows."""
 TEST_DIGITS_PER_CLASS = 36
 
@@ -152,13 +156,15 @@ def _digits(split: Split) -> Dataset:
     return Dataset(images, labels[index], "digits", split, _DIGITS)
 
 
-def load(name: str, *, split: Split = "test", data_dir: str | Path | None = None) -> Dataset:
+def load(name: str, *, split: Split = "test", data_dir: str | Path | None = None, limit: int | None = None) -> Dataset:
     """Load a data set.
 
     ``digits`` is inside scikit-learn: 1,437 training and 360 test images (36 a class, a fixed choice), its pixel values
     of 0 to 16 times 15. The others are searched in ``data_dir``, in the folder that the environment variable
     ``SHIFTWRIGHT_DATA`` names, and in the cache folder (``~/.cache/shiftwright``), each time in the folder itself and
     in its sub-folder ``name``; then downloaded from the data set's home into the cache folder, with a SHA-256 check.
+    ``imagenet`` is never downloaded: it is the folders ``train`` and ``val``, each with a folder of JPEG files a class,
+    of which at most 10,000 training and 50,000 test images are read, see :func:`.imagenet.read`.
 
     Parameters
     ----------
@@ -168,6 +174,8 @@ def load(name: str, *, split: Split = "test", data_dir: str | Path | None = None
         ``"train"`` or ``"test"``.
     data_dir : path, optional
         Folder that is searched first.
+    limit : int, optional
+        The first images only; of ``imagenet`` no others are read.
 
     Returns
     -------
@@ -176,14 +184,28 @@ def load(name: str, *, split: Split = "test", data_dir: str | Path | None = None
     Raises
     ------
     DataError
-        If the name is unknown, the files are neither here nor to be had, or one is damaged.
+        If the name is unknown, ``limit`` is not positive, the files are neither here nor to be had, or one is damaged.
+    ToolError
+        If it is ``imagenet``, and Pillow is missing.
     """
     if name not in DATASETS:
         raise DataError(f"unknown data set {name!r}; known are {', '.join(DATASETS)}")
     if split not in _PREFIX:
         raise DataError(f"data set {name}: split must be 'train' or 'test', not {split!r}")
-    if name == "digits":
-        return _digits(split)
+    if limit is not None and limit < 1:
+        raise DataError(f"data set {name}: limit must be at least 1, not {limit}")
+    if name == "imagenet":
+        return _imagenet(split, data_dir, limit)
+    dataset = _digits(split) if name == "digits" else _from_files(name, split, data_dir)
+    return dataset if limit is None else dataset.take(limit)
+
+
+def _imagenet(split: Split, data_dir: str | Path | None, limit: int | None) -> Dataset:
+    images, labels, classes = imagenet.read(split, imagenet.find(split, data_dir), limit)
+    return Dataset(images, labels, "imagenet", split, classes)
+
+
+def _from_files(name: str, split: Split, data_dir: str | Path | None) -> Dataset:
     source = _SOURCES[name]
     folders = fetch.search_path(name, data_dir)
     layouts = source.layouts(split)
@@ -214,9 +236,16 @@ def locate(name: str, *, split: Split = "test", data_dir: str | Path | None = No
     -------
     str or None
         A folder, ``"inside scikit-learn"`` for the digits, or ``None`` when it would have to be downloaded.
+
+    Raises
+    ------
+    DataError
+        If ``data_dir`` does not exist, or ``imagenet`` is not here, which is not downloaded.
     """
     if name == "digits":
         return "inside scikit-learn"
+    if name == "imagenet":
+        return str(imagenet.find(split, data_dir))
     found = fetch.find(fetch.search_path(name, data_dir), _SOURCES[name].layouts(split))
     return str(found[1][0].parent) if found else None
 
