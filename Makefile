@@ -7,7 +7,7 @@ PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
-BENCHMARKS := boards codec compression corruption large rtl run uart
+BENCHMARKS := boards codec compression corruption large plan rtl run uart
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -38,7 +38,8 @@ bench-boards: ## bitstreams of the tuned boards: size and clock
 bench-codec: ## speed of the Huffman codec
 bench-compression: ## accuracy and size of the compressed networks
 bench-corruption: ## how the simulated accelerator ends on damaged models
-bench-large: ## time and memory to compile 58.6 million weights
+bench-large: ## time and memory to compile large networks
+bench-plan: ## what networks for 224 x 224 images would need on each board
 bench-rtl: ## area and clock of routed designs
 bench-run: ## cycles and bit-exactness of networks on the simulated RTL
 bench-uart: ## loads over the simulated line, and trials in which something goes wrong

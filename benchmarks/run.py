@@ -82,6 +82,7 @@ CASES = (
     Case("lenet300", "bqnet-pruned", batch=True, images=32),
     Case("lenet300", "bqnet-pruned", lanes=(8, 8), batch=True, images=64),
     Case("lenet5", "bqnet", batch=True, images=16),
+    Case("resnet20", "ptq", images=2),
     Case("resnet20", "bqnet-cifar", images=2),
     Case("resnet20", "bqnet-cifar", lanes=(8, 8), images=2),
     Case("resnet20", "bqnet-cifar", streams=2, images=1),

@@ -21,7 +21,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 DOCUMENTS = ("README.md", "docs/*.md")
-TABLE = re.compile(r"(?P<open><!-- table:(?P<name>[\w.-]+)(?: +(?P<columns>[\w., ]+?))? *-->\n).*?"
+TABLE = re.compile(r"(?P<open><!-- table:(?P<name>[\w.-]+)(?: +(?P<columns>[\w., -]+?))? *-->\n).*?"
                    r"(?P<close><!-- /table -->)", re.DOTALL)
 
 Figures = dict[str, int | float]

@@ -24,6 +24,7 @@ COMMANDS = {
     "sensitivity": "What each layer bears: few levels, pruning.",
     "compare": "Run several recipes on one network, and plot them.",
     "compile": "Compile a compressed network to an image.",
+    "plan": "What each board would need to run a network.",
     "evaluate": "Accuracy of the integer golden model, size and cycles.",
     "generate": "Write the accelerator's Verilog and manifest.",
     "build": "Build a bitstream; report utilization and clock.",

@@ -10,7 +10,7 @@ from ..cli import emit
 if TYPE_CHECKING:
     from ...hw.arch.config import AcceleratorConfig
 
-__all__ = ["configuration", "emit_with_layers"]
+__all__ = ["configuration", "emit_with_layers", "print_table"]
 
 
 def configuration(board: str | None, config: str | Path | None) -> "AcceleratorConfig":
@@ -29,23 +29,48 @@ def configuration(board: str | None, config: str | Path | None) -> "AcceleratorC
 
 
 def emit_with_layers(result: dict[str, Any], layers: list[dict[str, Any]], *, title: str = "",
-                     layers_title: str = "Layers", key: str = "layers") -> None:
+                     layers_title: str = "Layers", key: str = "layers",
+                     more: dict[str, tuple[str, list[dict[str, Any]]]] | None = None) -> None:
     """Print `layers` (dictionaries with the same keys) as a table, then `result`; one object under ``--json``, with the
-    layers as `key`."""
+    layers as `key`. Further tables with many columns, by their keys in JSON, each with its title, come between."""
+    tables = {key: (layers_title, layers), **(more or {})}
     ctx = click.get_current_context()
     if (ctx.find_root().obj or {}).get("json"):
-        emit({**result, key: layers})
+        emit({**result, **{name: rows for name, (_, rows) in tables.items()}})
         return
-    if layers:
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(title=layers_title, title_justify="left")
-        for name, value in layers[0].items():
-            table.add_column(name.replace("_", " "), justify="left" if isinstance(value, str) else "right")
-        for layer in layers:
-            table.add_row(*(Text("" if value is None else f"{value:,.2f}" if isinstance(value, float) else
-                                 f"{value:,}" if isinstance(value, int) else str(value)) for value in layer.values()))
-        Console().print(table)
+    for name, (heading, rows) in tables.items():
+        print_table(rows, heading, dense=name != key)
     emit(result, title=title)
+
+
+def print_table(rows: list[dict[str, Any]], title: str, *, dense: bool = False) -> None:
+    """Print dictionaries with the same keys as a table; nothing when there are none.
+
+    Parameters
+    ----------
+    dense : bool
+        For many columns: without lines between them, and without those that are empty.
+    """
+    if not rows:
+        return
+    from rich.box import HEAVY_HEAD, SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD if dense else HEAVY_HEAD,
+                  padding=(0, 1, 0, 0) if dense else (0, 1))
+    names = [name for name in rows[0] if not dense or any(row[name] is not None for row in rows)]
+    for name in names:
+        left = isinstance(rows[0][name], str) or all(row[name] is None or isinstance(row[name], str) for row in rows)
+        table.add_column(name.replace("_", " "), justify="left" if left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_shown(row[name])) for name in names))
+    Console().print(table)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return "-".join(map(str, value))
+    return "" if value is None else f"{value:,.2f}" if isinstance(value, float) else \
+        f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,7 +1,7 @@
 """The compiler: a compressed network and a configuration become an image."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,7 +13,8 @@ from ..codec.bitstream import encode_stream
 from ..image import Image
 from ..network import Layer, QuantizedNetwork
 from .checks import check_network, tensor_ranges
-from .cycles import LayerCycles, LayerWork, layer_cycles, run_cycles, watchdog
+from .compilation import Compilation, CompiledLayer
+from .cycles import LayerWork, layer_cycles, watchdog
 from .descriptor import SECTIONS, LayerView, pack_descriptor, pack_header
 from .lower import lower
 from .memory import Allocation, allocate
@@ -21,110 +22,12 @@ from .parameters import Scales, pack_parameters, row_bias
 from .placement import TensorPlacement
 from .proof import Proof, prove
 from .sharing import share_codes
+from .split import split_to_fit
 from .streams import deal
 from .tables import PositionTable, live_pixels, position_table
 from .weights import LayerWeights
 
-__all__ = ["Compilation", "CompiledLayer", "compile_", "compile_detailed"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class CompiledLayer:
-    """What the compiler made of one layer.
-
-    Parameters
-    ----------
-    name, op : str
-        Of the network's layer.
-    alphabet : str
-        Kind of dictionary that gave the smallest layer.
-    entries : int
-        Dictionary entries, which is also codewords.
-    same_code : bool
-        Dictionary and code are those of the layer before.
-    weights : int
-        Weights of the layer; 0 for pooling.
-    words : mapping of str to int
-        16-bit words of each section, by the names of :data:`~shiftwright.sw.compiler.descriptor.SECTIONS`.
-    cycles : LayerCycles
-        Prediction.
-    proof : Proof
-        Bounds of the accumulator.
-    target : TensorPlacement
-        Where the output lies when the layer has run.
-    """
-
-    name: str
-    op: str
-    alphabet: str
-    entries: int
-    same_code: bool
-    weights: int
-    words: Mapping[str, int]
-    cycles: LayerCycles
-    proof: Proof
-    target: TensorPlacement
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of the layer in the model memory, all sections."""
-        return 2 * sum(self.words.values())
-
-    @property
-    def bits_per_weight(self) -> float | None:
-        """All bits of the layer over its weights; ``None`` for pooling."""
-        return 8 * self.bytes / self.weights if self.weights else None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Compilation:
-    """An image and how it came about.
-
-    Parameters
-    ----------
-    image : Image
-        The result.
-    network : QuantizedNetwork
-        The lowered network, which has the layers of the image; it computes what the compiled one does.
-    layers : tuple of CompiledLayer
-        In execution order.
-    placements : dict of str to TensorPlacement
-        Place of every tensor by its name, the network's input included. A place is reused by later tensors.
-    peak : int
-        Activation addresses in use in every bank.
-    parameters : int
-        Float32 parameters of the original network.
-    size : int
-        Bytes of the whole ``.swi`` file.
-    """
-
-    image: Image
-    network: QuantizedNetwork
-    layers: tuple[CompiledLayer, ...]
-    placements: dict[str, TensorPlacement]
-    peak: int
-    parameters: int
-    size: int
-
-    @property
-    def ratio(self) -> float:
-        """Float32 bytes of the original parameters over the bytes of the whole image file."""
-        return 4 * self.parameters / self.size
-
-    @property
-    def bits_per_weight(self) -> float:
-        """Bits of the whole image file over the original parameters."""
-        return 8 * self.size / self.parameters if self.parameters else float("nan")
-
-    @property
-    def cycles(self) -> int:
-        """Predicted cycles of one inference."""
-        return run_cycles(layer.cycles for layer in self.layers)
-
-    @property
-    def overhead(self) -> int:
-        """Bytes of the file outside the layers: file header, section table, configuration, tensors, model header."""
-        return self.size - sum(layer.bytes for layer in self.layers)
+__all__ = ["Compilation", "CompiledLayer", "Part", "assemble", "compile_", "compile_detailed", "place", "prepare"]
 
 
 def compile_(network: QuantizedNetwork, config: AcceleratorConfig) -> Image:
@@ -158,31 +61,72 @@ def compile_(network: QuantizedNetwork, config: AcceleratorConfig) -> Image:
 
 def compile_detailed(network: QuantizedNetwork, config: AcceleratorConfig) -> Compilation:
     """Compile as :func:`compile_` does, and tell sizes, places, proofs and cycles of every layer."""
+    lowered, memory = place(network, config)
+    parts = prepare(lowered, memory, config)
+    layers, words = assemble(parts, share_codes([part.weights for part in parts], memory.tail, config), memory, config)
+    if words.size > config.weight_depth:
+        raise _too_large(layers, words.size, config)
+    image = Image(config=config, input=memory.placements[network.input.name],
+                  output=memory.placements[network.output.name], words=words)
+    return Compilation(image=image, network=lowered, layers=tuple(layers), memory=memory,
+                       parameters=network.parameters, size=len(image.to_bytes()))
+
+
+def place(network: QuantizedNetwork, config: AcceleratorConfig, depth: int | None = None,
+          ) -> tuple[QuantizedNetwork, Allocation]:
+    """First step of :func:`compile_detailed`: what can be told without looking at the weights.
+
+    Parameters
+    ----------
+    depth : int, optional
+        Activations in each bank; the configuration's ``act_depth`` if not given.
+
+    Returns
+    -------
+    lowered : QuantizedNetwork
+    memory : Allocation
+        Of its tensors.
+    """
     check_network(network, config)
     lowered = lower(network, config)
     check_network(lowered, config)
-    memory = allocate(lowered, config)
+    try:
+        return lowered, allocate(lowered, config, depth)
+    except CapacityError:
+        found = split_to_fit(network, config, config.act_depth if depth is None else depth)
+        if found is None:
+            raise
+        check_network(found[0], config)
+        return found
+
+
+def prepare(lowered: QuantizedNetwork, memory: Allocation, config: AcceleratorConfig) -> "list[Part]":
+    """Second step: prove every layer, and put its weights in order."""
     ranges = tensor_ranges(lowered)
-    parts = [_Part.of(layer, number >= memory.tail, ranges, memory, config)
-             for number, layer in enumerate(lowered.layers)]
-    encoded = share_codes([part.weights for part in parts], memory.tail, config)
+    return [Part.of(layer, number >= memory.tail, ranges, memory, config)
+            for number, layer in enumerate(lowered.layers)]
+
+
+def assemble(parts: "Sequence[Part]", encoded: tuple[Sequence[EncodedLayer], Sequence[bool]], memory: Allocation,
+             config: AcceleratorConfig) -> tuple[list[CompiledLayer], np.ndarray]:
+    """Last step: layers, and the words of the model memory.
+
+    Parameters
+    ----------
+    encoded : sequences of EncodedLayer and bool
+        What :func:`~.sharing.share_codes` returns, the step between.
+    """
     table, made = PositionTable(), []
     for number, (part, code, same) in enumerate(zip(parts, *encoded, strict=True)):
         if number == memory.tail:
             table = PositionTable()
         made.append(_compile_layer(part, code, same, table, config))
-    layers = [compiled for compiled, _ in made]
     words = np.concatenate((pack_header([part.size for _, part in made], memory.tail), *(part for _, part in made)))
-    if words.size > config.weight_depth:
-        raise _too_large(layers, words.size, config)
-    image = Image(config=config, input=memory.placements[network.input.name],
-                  output=memory.placements[network.output.name], words=words)
-    return Compilation(image=image, network=lowered, layers=tuple(layers), placements=memory.placements,
-                       peak=memory.peak, parameters=network.parameters, size=len(image.to_bytes()))
+    return [compiled for compiled, _ in made], words
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class _Part:
+class Part:
     """A layer before its weights are encoded, which takes long: what can be refused without that has been.
 
     Parameters
@@ -210,7 +154,7 @@ class _Part:
 
     @classmethod
     def of(cls, layer: Layer, batch: bool, ranges: Mapping[str, tuple[int, int]], memory: Allocation,
-           config: AcceleratorConfig) -> "_Part":
+           config: AcceleratorConfig) -> "Part":
         source, *residuals = (memory.placements[tensor.name] for tensor in layer.sources)
         scales = Scales.of(layer)
         proof = prove(layer, [ranges[tensor.name] for tensor in layer.sources], scales, config)
@@ -221,7 +165,7 @@ class _Part:
                    weights=weights)
 
 
-def _compile_layer(part: _Part, encoded: EncodedLayer, same: bool, table: PositionTable, config: AcceleratorConfig,
+def _compile_layer(part: Part, encoded: EncodedLayer, same: bool, table: PositionTable, config: AcceleratorConfig,
                    ) -> tuple[CompiledLayer, np.ndarray]:
     layer, scales, target = part.layer, part.scales, part.target
     bias = row_bias(layer, scales, config)
@@ -286,9 +230,10 @@ def _geometry(source: TensorPlacement, target: TensorPlacement, batch: bool,
 
 
 def _too_large(layers: list[CompiledLayer], used: int, config: AcceleratorConfig) -> CapacityError:
-    largest = max(layers, key=lambda layer: layer.bytes)
+    largest, depth = max(layers, key=lambda layer: layer.bytes), config.weight_depth
     return CapacityError(
-        f"model memory (weight_depth) must hold {used} words of 16 bits, but has {config.weight_depth}; the largest "
-        f"layer is {largest.name} with {largest.bytes // 2}; raise weight_depth to {used}, or compress to fewer bits a "
-        f"weight (fewer levels, more zeros): {config.weight_depth / used:.0%} of the present size fits",
+        f"model memory (weight_depth) must hold {used} words of 16 bits, but has {depth}; the largest layer is "
+        f"{largest.name} with {largest.bytes // 2}; {used - depth} are missing: raise weight_depth to {used}, or "
+        f"compress to fewer bits a weight (another recipe, fewer levels, more zeros, --target-size {2 * depth}): "
+        f"{depth / used:.0%} of the present size fits",
         weight_depth=used)

@@ -24,9 +24,11 @@ from ..terms import power_terms, signed_digits, term_sum
 from .layouts import agree, demand, roots
 from .streams import dealable
 
-__all__ = ["lower"]
+__all__ = ["is_copy", "lower"]
 
 CODEBOOK_MAX = 256
+COPY = ".copy"
+"""Follows a tensor's name in that of a copy, before a number."""
 
 
 def lower(network: QuantizedNetwork, config: AcceleratorConfig) -> QuantizedNetwork:
@@ -45,6 +47,12 @@ def lower(network: QuantizedNetwork, config: AcceleratorConfig) -> QuantizedNetw
     network = _relay(_separate(_prune(network)))
     layers = (_unscale(layer, network, config) for layer in network.layers)
     return dataclasses.replace(network, layers=tuple(_densify(layer, config) for layer in layers))
+
+
+def is_copy(layer: Layer) -> bool:
+    """Whether lowering added `layer`, to have its source in another layout or in another concatenation as well."""
+    return layer.target == dataclasses.replace(layer.source, name=layer.name) and layer.name.startswith(
+        f"{layer.source.name}{COPY}")
 
 
 def _prune(network: QuantizedNetwork) -> QuantizedNetwork:
@@ -69,7 +77,7 @@ class _Copies:
 
     def copy(self, tensor: TensorSpec) -> TensorSpec:
         """Add a layer that copies `tensor`."""
-        name = next(name for n in range(len(self.names) + 1) if (name := f"{tensor.name}.copy{n}") not in self.names)
+        name = next(name for n in range(len(self.names) + 1) if (name := f"{tensor.name}{COPY}{n}") not in self.names)
         self.names.add(name)
         target = dataclasses.replace(tensor, name=name)
         low, high = tensor.range

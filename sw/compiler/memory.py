@@ -9,7 +9,7 @@ from ..network import Layer, QuantizedNetwork
 from .layouts import Layouts, first_of_tail, plan
 from .placement import TensorPlacement
 
-__all__ = ["Allocation", "Lifetime", "allocate", "assign"]
+__all__ = ["Allocation", "Lifetime", "allocate", "assign", "busiest", "first_fit", "peak_layer"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,10 @@ class Allocation:
     ----------
     placements : dict of str to TensorPlacement
         By tensor name, the network's input and concatenations included.
+    storage : dict of str to str
+        Tensor that each tensor lies in: itself, or the outermost concatenation that it is a part of.
+    lifetimes : tuple of Lifetime
+        Of every storage, in order of its first layer.
     peak : int
         Bank addresses in use, at most the configuration's ``act_depth``.
     tail : int
@@ -51,6 +55,8 @@ class Allocation:
     """
 
     placements: dict[str, TensorPlacement]
+    storage: dict[str, str]
+    lifetimes: tuple[Lifetime, ...]
     peak: int
     tail: int
 
@@ -68,23 +74,45 @@ def assign(tensors: Sequence[Lifetime]) -> dict[str, int]:
     orders = (sorted(tensors, key=lambda tensor: (-tensor.size, tensor.first)),
               sorted(tensors, key=lambda tensor: (tensor.first, -tensor.size)))
     size = {tensor.name: tensor.size for tensor in tensors}
-    return min((_first_fit(order) for order in orders),
+    return min((first_fit(order) for order in orders),
                key=lambda bases: max(base + size[name] for name, base in bases.items()))
 
 
-def _first_fit(tensors: Sequence[Lifetime]) -> dict[str, int]:
+def first_fit(tensors: Sequence[Lifetime], depth: int | None = None) -> dict[str, int]:
+    """Lowest base address of each tensor among those before it; with `depth`, none of what would end above it."""
     placed: list[tuple[int, Lifetime]] = []
     for tensor in tensors:
         base = 0
         for start, other in sorted(placed, key=lambda item: item[0]):
             if other.overlaps(tensor) and start < base + tensor.size and base < start + other.size:
                 base = start + other.size
-        placed.append((base, tensor))
+        if depth is None or base + tensor.size <= depth:
+            placed.append((base, tensor))
     return {tensor.name: base for base, tensor in placed}
 
 
-def allocate(network: QuantizedNetwork, config: AcceleratorConfig) -> Allocation:
+def busiest(tensors: Sequence[Lifetime], layers: int) -> int:
+    """Number of the layer, of so many, during which the most addresses are needed."""
+    return max(range(layers), key=lambda number: sum(tensor.size for tensor in _live(tensors, number)))
+
+
+def peak_layer(network: QuantizedNetwork, config: AcceleratorConfig) -> int:
+    """Number of the layer of a lowered network at which the banks are fullest, without batch lanes."""
+    lifetimes = _lifetimes(network, config, plan(network, config, len(network.layers)))
+    return busiest(lifetimes, len(network.layers))
+
+
+def _live(tensors: Sequence[Lifetime], number: int) -> list[Lifetime]:
+    return [tensor for tensor in tensors if tensor.first <= number <= tensor.last]
+
+
+def allocate(network: QuantizedNetwork, config: AcceleratorConfig, depth: int | None = None) -> Allocation:
     """Place all tensors of a lowered network in the banks of `config`.
+
+    Parameters
+    ----------
+    depth : int, optional
+        Activations in each bank, however many; the configuration's ``act_depth`` if not given.
 
     The network's input may be overwritten once its last reader has run; the output of the last layer stays. Batch lanes
     are used when the vectors fit: while the layers before the tail run for one image, those of the others stay.
@@ -94,22 +122,23 @@ def allocate(network: QuantizedNetwork, config: AcceleratorConfig) -> Allocation
     CapacityError
         If the banks are too small; names the layer, what it needs and what would make it fit.
     """
+    depth = config.act_depth if depth is None else depth
     tail = first_of_tail(network, config)
     if tail < len(network.layers):
         try:
-            return _place(network, config, plan(network, config, tail))
+            return _place(network, config, plan(network, config, tail), depth)
         except CapacityError:
             pass
-    return _place(network, config, plan(network, config, len(network.layers)))
+    return _place(network, config, plan(network, config, len(network.layers)), depth)
 
 
-def _place(network: QuantizedNetwork, config: AcceleratorConfig, layouts: Layouts) -> Allocation:
+def _place(network: QuantizedNetwork, config: AcceleratorConfig, layouts: Layouts, depth: int) -> Allocation:
     tensors = _lifetimes(network, config, layouts)
     bases = assign(tensors)
     peak = max(bases[tensor.name] + tensor.size for tensor in tensors)
-    if peak > config.act_depth:
-        raise _too_small(network.layers, tensors, peak, config)
-    return Allocation(peak=peak, tail=layouts.tail, placements={
+    if peak > depth:
+        raise _too_small(network.layers, tensors, peak, depth, config)
+    return Allocation(storage=layouts.storage, lifetimes=tuple(tensors), peak=peak, tail=layouts.tail, placements={
         name: dataclasses.replace(place, base=place.base + bases[layouts.storage[name]])
         for name, place in layouts.placements.items()})
 
@@ -136,14 +165,13 @@ def _lifetimes(network: QuantizedNetwork, config: AcceleratorConfig, layouts: La
                   key=lambda tensor: tensor.first)
 
 
-def _too_small(layers: Sequence[Layer], tensors: Sequence[Lifetime], peak: int,
+def _too_small(layers: Sequence[Layer], tensors: Sequence[Lifetime], peak: int, depth: int,
                config: AcceleratorConfig) -> CapacityError:
-    def live(number: int) -> list[Lifetime]:
-        return [tensor for tensor in tensors if tensor.first <= number <= tensor.last]
-
-    worst = max(range(len(layers)), key=lambda number: sum(tensor.size for tensor in live(number)))
-    parts = ", ".join(f"{tensor.name} {tensor.size}" for tensor in live(worst))
+    worst = busiest(tensors, len(layers))
+    parts = ", ".join(f"{tensor.name} {tensor.size}" for tensor in _live(tensors, worst))
     return CapacityError(
         f"layer {layers[worst].name}: activation memory (act_depth) must hold {peak} activations in each of the "
-        f"{config.lanes} banks ({parts}), but has {config.act_depth}; raise act_depth to {peak}, use more lanes "
-        f"(now {config.name}), or make the layer's maps smaller", act_depth=int(peak))
+        f"{config.lanes} banks ({parts}), but has {depth}; raise act_depth to {peak}, use more lanes (now "
+        f"{config.name}), or make the layer's maps smaller; {peak - depth} are missing at this layer, the peak; "
+        f"fewer bits save none, as an activation takes an address whatever its bits (a raw output's four), but an "
+        f"accelerator with fewer act_bits has more in the same RAM", act_depth=int(peak))

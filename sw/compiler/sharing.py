@@ -5,7 +5,7 @@ hundred bytes. So neighbours are joined as long as that makes the image smaller,
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import CapacityError
@@ -13,6 +13,8 @@ from ..codec.alphabet import EncodedLayer
 from .weights import LayerWeights, encode_weights
 
 __all__ = ["share_codes"]
+
+Encoder = Callable[[Sequence[LayerWeights], AcceleratorConfig], tuple[EncodedLayer, ...]]
 
 WORTH = 1 / 64
 """Of the codewords of two groups of layers, what their tables must have for a try to be worth the time."""
@@ -41,7 +43,7 @@ class _Group:
 
 
 def share_codes(layers: Sequence[LayerWeights], tail: int, config: AcceleratorConfig,
-                ) -> tuple[list[EncodedLayer], list[bool]]:
+                encode: Encoder = encode_weights) -> tuple[list[EncodedLayer], list[bool]]:
     """Encode the layers of an image.
 
     Parameters
@@ -50,6 +52,8 @@ def share_codes(layers: Sequence[LayerWeights], tail: int, config: AcceleratorCo
         In execution order.
     tail : int
         First layer of the tail, which has a code of its own, as a run may begin there.
+    encode : callable
+        :func:`~.weights.encode_weights`, or what remembers its results.
 
     Returns
     -------
@@ -62,8 +66,8 @@ def share_codes(layers: Sequence[LayerWeights], tail: int, config: AcceleratorCo
     CapacityError
         If no alphabet fits a layer, or a row that is replayed does not fit the row buffer.
     """
-    groups = [_Group((layer,), encode_weights([layer], config)) for layer in layers]
-    joined = [_joined(before, after, config) if number + 1 != tail else None
+    groups = [_Group((layer,), encode([layer], config)) for layer in layers]
+    joined = [_joined(before, after, config, encode) if number + 1 != tail else None
               for number, (before, after) in enumerate(zip(groups, groups[1:], strict=False))]
     while any(joined):
         gains = [_gain(groups[n], groups[n + 1], group) if group else 0 for n, group in enumerate(joined)]
@@ -74,7 +78,7 @@ def share_codes(layers: Sequence[LayerWeights], tail: int, config: AcceleratorCo
         del joined[best]
         for place in (best - 1, best):
             if 0 <= place < len(joined) and joined[place]:
-                joined[place] = _joined(groups[place], groups[place + 1], config)
+                joined[place] = _joined(groups[place], groups[place + 1], config, encode)
     return ([encoded for group in groups for encoded in group.encoded],
             [number > 0 for group in groups for number in range(len(group.encoded))])
 
@@ -85,7 +89,7 @@ def _gain(before: _Group, after: _Group, joined: _Group) -> int:
                for group, sign in ((before, 1), (after, 1), (joined, -1)))
 
 
-def _joined(before: _Group, after: _Group, config: AcceleratorConfig) -> _Group | None:
+def _joined(before: _Group, after: _Group, config: AcceleratorConfig, encode: Encoder) -> _Group | None:
     """Two groups with one code, if that saves bits."""
     layers = (*before.layers, *after.layers)
     if any(layer.taps is None for layer in layers):
@@ -93,7 +97,7 @@ def _joined(before: _Group, after: _Group, config: AcceleratorConfig) -> _Group 
     if min(before.table_bits, after.table_bits) < WORTH * (before.codeword_bits + after.codeword_bits):
         return None
     try:
-        made = _Group(layers, encode_weights(layers, config))
+        made = _Group(layers, encode(layers, config))
     except CapacityError:
         return None
     slow = made.operations > (1 + SLOWER) * (before.operations + after.operations)

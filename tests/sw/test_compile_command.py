@@ -117,6 +117,39 @@ def test_info_of_an_image(shiftwright: Callable[..., Any], network: Path, config
     assert "RAW" in result["layers"][-1]["flags"]
 
 
+def test_memory_maps(shiftwright: Callable[..., Any], network: Path, config: Path) -> None:
+    compiled = json.loads(shiftwright("compile", network, "--config", config, "--json").out)
+    told = json.loads(shiftwright("info", network.with_suffix(".swi"), "--json").out)
+    assert compiled["model_map"] == told["model_map"]
+    assert told["model_map"][-1]["codewords"][1] == compiled["model_words"] - 1
+    by_layer = {row["output_of"]: row for row in told["activation_map"]}
+    tensors = {row["tensor"]: row for row in compiled["activation_map"]}
+    outputs = compile_detailed(random_network(3, CONFIG, raw=True), CONFIG).network.layers
+    assert list(by_layer) == ["input", *(str(number) for number in range(len(outputs)))]
+    for number, layer in enumerate(outputs):
+        for key in ("shape", "base", "size", "layout"):
+            assert by_layer[str(number)][key] == tensors[layer.target.name][key], (layer.name, key)
+    assert tensors["input"]["first"] == "start" and tensors[outputs[-1].target.name]["last"] == "end"
+    for arguments in (["info", network.with_suffix(".swi")], ["compile", network, "--config", config, "--map"]):
+        text = shiftwright(*arguments).out
+        assert "Activation memory, addresses in every bank" in text and "Model memory, words" in text
+    assert "Model memory" not in shiftwright("compile", network, "--config", config).out
+
+
+def test_more_lanes_that_hold_the_maps_are_named(shiftwright: Callable[..., Any], tmp_path: Path,
+                                                 rng: np.random.Generator) -> None:
+    source = tensor("input", 16, 24, 24)
+    network = QuantizedNetwork(input=source, layers=(conv(rng, source, "conv", channels=16, kernel=(1, 1)),))
+    network.save(tmp_path / "wide.swc")
+    (tmp_path / "narrow.toml").write_text("lanes_y = 1\nlanes_x = 1\nact_depth = 5000\n")
+    done = shiftwright("compile", tmp_path / "wide.swc", "--config", tmp_path / "narrow.toml")
+    text = " ".join(done.err.split())
+    assert done.code == 2 and "; 2 x 2 lanes hold the maps with act_depth = 5000" in text
+    compile_detailed(network, AcceleratorConfig(lanes_y=2, lanes_x=2, act_depth=5000))
+    with pytest.raises(CapacityError):
+        compile_detailed(network, AcceleratorConfig(lanes_y=2, lanes_x=1, act_depth=5000))
+
+
 def test_info_of_a_network(shiftwright: Callable[..., Any], network: Path) -> None:
     result = json.loads(shiftwright("info", network, "--json").out)
     assert result["kind"] == "compressed network"
