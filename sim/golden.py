@@ -148,7 +148,8 @@ def _run_chunk(network: QuantizedNetwork, prepared: dict[int, _Prepared],
             continue
         item = prepared[id(step)]
         x = tensors[step.source.name]
-        acc = _pool(step, x) if step.op != "conv" else _convolve(item, x)
+        acc = (_convolve(item, x) if step.op == "conv" else
+               torch.maximum(x << step.leak, x) if step.op == "leaky" else _pool(step, x))
         for residual in step.residuals:
             _join(item, residual, tensors[residual.source.name], acc)
         _check_width(step, acc, network.acc_bits, "accumulator")

@@ -5,7 +5,7 @@ This is what a recipe makes, what the compiler takes, and what the golden model 
 * a weight is a codebook entry, a tuple of :class:`Term`; its value is the sum of ``+-2**shift``;
 * a product is ``(x << shift) >> (max_shift - guard_bits)``, truncated towards minus infinity, then signed;
 * ``acc`` is the sum (or, for max pooling, the maximum) of the products over the taps inside the input, and of the
-  products of each :class:`Residual`;
+  products of each :class:`Residual`; of a leaky ReLU it is the greater of ``x << leak`` and ``x``;
 * the output is ``clamp(((acc + bias) * scale) >> shift)``, rounded half up, between ``qmin`` and ``qmax``;
   ``scale`` is a sum of :class:`Term` per output channel. A raw output is ``acc + bias``.
 """
@@ -135,7 +135,7 @@ class Layer:
     name : str
         Path of the module it came from.
     op : str
-        ``"conv"``, ``"maxpool"`` or ``"avgpool"``.
+        ``"conv"``, ``"maxpool"``, ``"avgpool"`` or ``"leaky"``, which is a leaky ReLU.
     source, target : TensorSpec
         Input and output tensor. (``target.name`` is the layer's output name.)
     kernel, stride, dilation : (int, int)
@@ -161,10 +161,13 @@ class Layer:
         The output is ``acc + bias`` (``target.bits`` = 32).
     residuals : tuple of Residual
         Tensors added to the accumulators; only for ``conv``.
+    leak : int
+        Negative activations are multiplied by ``2**-leak``, and the accumulator's unit is that much smaller; only for
+        ``leaky``.
     """
 
     name: str
-    op: Literal["conv", "maxpool", "avgpool"]
+    op: Literal["conv", "maxpool", "avgpool", "leaky"]
     source: TensorSpec
     target: TensorSpec
     kernel: tuple[int, int]
@@ -181,6 +184,7 @@ class Layer:
     qmax: int
     raw: bool = False
     residuals: tuple[Residual, ...] = ()
+    leak: int = 0
 
     def __post_init__(self) -> None:
         for tensor in self.sources:

@@ -31,6 +31,8 @@ def execute(graph: Graph, images: Tensor) -> Tensor:
                 source = tensors[residual.source][:, :, ::residual.stride[0], ::residual.stride[1]]
                 for channel in range(source.shape[1]):
                     x[:, channel + residual.channel_offset] += source[:, channel]
+        elif layer.op == "leaky":
+            x = functional.leaky_relu(x, 2.0**-layer.leak)
         elif layer.op == "maxpool":
             x = functional.max_pool2d(x, layer.kernel, layer.stride, 0, layer.dilation)
         else:

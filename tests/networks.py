@@ -124,11 +124,14 @@ def linear(rng: np.random.Generator, source: TensorSpec, name: str, *, features:
 
 def pool(rng: np.random.Generator, source: TensorSpec, name: str, *, op: str = "maxpool", kernel: Pair = (2, 2),
          stride: Pair = (2, 2), padding: tuple[int, int, int, int] = (0, 0, 0, 0), dilation: Pair = (1, 1)) -> Layer:
-    """A max or average pooling that keeps the tensor's type; the average by a sum of powers of two and a shift."""
+    """A max or average pooling, or a leaky ReLU, that keeps the tensor's type; an average by powers of two, shifted."""
     shape = (source.channels, *(_extent(source.shape[1 + axis], kernel[axis], stride[axis], dilation[axis],
                                         padding[axis] + padding[axis + 2]) for axis in (0, 1)))
     target = tensor(f"{name}.out", *shape, bits=source.bits, signed=source.signed, exponent=source.exponent)
     scale, shift = (Term(False, 0),), 0
+    leak = 3 if op == "leaky" else 0
+    if op == "leaky":
+        shift = leak
     if op == "avgpool":
         shift = 6 + int(np.ceil(np.log2(kernel[0] * kernel[1])))
         factor = max(1, round(2**shift / (kernel[0] * kernel[1])))
@@ -137,7 +140,8 @@ def pool(rng: np.random.Generator, source: TensorSpec, name: str, *, op: str = "
     low, high = target.range
     return Layer(name=name, op=op, source=source, target=target, kernel=kernel, stride=stride,  # type: ignore[arg-type]
                  padding=padding, dilation=dilation, bias=np.zeros(source.channels, np.int64),
-                 scale=(scale,) * source.channels, shift=np.full(source.channels, shift, np.int64), qmin=low, qmax=high)
+                 scale=(scale,) * source.channels, shift=np.full(source.channels, shift, np.int64), qmin=low, qmax=high,
+                 leak=leak)
 
 
 def join(name: str, *parts: TensorSpec) -> Concat:

@@ -93,7 +93,8 @@ class _Builder:
     def activation(self) -> None:
         low, high = -self.rng.random(), self.rng.random() + 0.1
         options: list[nn.Module] = [nn.ReLU(inplace=self.chance(0.3)), nn.ReLU(), nn.ReLU6(), nn.Hardtanh(low, high),
-                                    Call(lambda x: x.clamp(min=0.0)), Call(lambda x: functional.relu(x)), nn.Identity()]
+                                    Call(lambda x: x.clamp(min=0.0)), Call(lambda x: functional.relu(x)), nn.Identity(),
+                                    nn.LeakyReLU(2.0**-self.pick(1, 2, 3, 4))]
         self.add(options[int(self.rng.integers(len(options)))])
 
     def pool(self) -> None:

@@ -167,11 +167,12 @@ def encode_layers(layers: Sequence[TapRows], *, max_code_bits: int, dict_depth: 
     return _parted(best, [len(layer.indices) for layer in layers])
 
 
-def shared_row(taps: int, truncate: int, *, maximum: bool = False, negative: bool = False,
+def shared_row(taps: int, truncate: int, *, maximum: bool = False, leak: int = 0, negative: bool = False,
                max_code_bits: int = AcceleratorConfig.max_code_bits) -> EncodedLayer:
     """The one row that all output channels of a pooling layer replay: the sum or the maximum of all taps.
 
-    The maximum of a and x >= 0 is made of three operations: subtract x, rectify, add x.
+    The maximum of a and x >= 0 is made of three operations: subtract x, rectify, add x. A leaky ReLU of a tap is the
+    maximum of x and ``x << leak``.
 
     Parameters
     ----------
@@ -181,18 +182,22 @@ def shared_row(taps: int, truncate: int, *, maximum: bool = False, negative: boo
         Low bits that a product loses (``AcceleratorConfig.truncate``), so that the product is the activation.
     maximum : bool
         Maximum in place of sum.
+    leak : int
+        If not 0, leaky ReLU in place of sum, of one tap.
     negative : bool
         The sum is subtracted from 0.
     max_code_bits : int
         Words of the code table.
     """
-    if taps < 0 or not 0 <= truncate <= MAX_SHIFT_FIELD:
+    if taps < 0 or not 0 <= truncate <= truncate + leak <= MAX_SHIFT_FIELD:
         raise ModelError(f"a shared row must have no negative number of taps and a shift from 0 to {MAX_SHIFT_FIELD}, "
-                         f"not {taps!r} taps and a shift of {truncate!r}")
-    add = MicroOp(kind=OpKind.SUB if negative else OpKind.ADD, last=True, shift=truncate, post=1)
-    pick = (MicroOp(kind=OpKind.SUB, last=False, shift=truncate),
-            MicroOp(kind=OpKind.SKIP, last=False, shift=RECTIFY_SHIFT), add)
-    entries = ((pick if maximum else (add,)), (MicroOp(kind=OpKind.EOR, last=True),))[0 if taps else 1:]
+                         f"not {taps!r} taps and a shift of {truncate + leak!r}")
+    add = MicroOp(kind=OpKind.SUB if negative else OpKind.ADD, last=True, shift=truncate + leak, post=1)
+    entry = (MicroOp(kind=OpKind.SUB, last=False, shift=truncate + leak),
+             MicroOp(kind=OpKind.SKIP, last=False, shift=RECTIFY_SHIFT), add) if maximum or leak else (add,)
+    if leak:
+        entry = (MicroOp(kind=OpKind.ADD, last=False, shift=truncate), *entry)
+    entries = (entry, (MicroOp(kind=OpKind.EOR, last=True),))[0 if taps else 1:]
     eor = len(entries) - 1
     symbols = np.zeros(taps + 1, dtype=np.uint8)
     symbols[-1] = eor

@@ -42,8 +42,9 @@ def check_layer(layer: Layer, config: AcceleratorConfig) -> None:
     """Check one layer against `config`; errors as for :func:`check_network`."""
     where = f"layer {layer.name}"
     target = layer.target
-    if layer.op not in ("conv", "maxpool", "avgpool"):
-        raise UnsupportedError(f"{where}: operator must be conv, maxpool or avgpool, not {layer.op!r}; rewrite it")
+    if layer.op not in ("conv", "maxpool", "avgpool", "leaky"):
+        raise UnsupportedError(f"{where}: operator must be conv, maxpool, avgpool or leaky, not {layer.op!r}; rewrite "
+                               f"it")
     for tensor in layer.sources:
         if tensor.bits > config.act_bits:
             raise CapacityError(f"{where}: its input {tensor.name} has {tensor.bits} bits, more than the accelerator's "
@@ -77,6 +78,8 @@ def check_layer(layer: Layer, config: AcceleratorConfig) -> None:
         _check_conv(layer, config)
     else:
         _check_pool(layer)
+    if layer.op == "leaky":
+        _check_leaky(layer, config)
 
 
 def _check_conv(layer: Layer, config: AcceleratorConfig) -> None:
@@ -103,6 +106,17 @@ def _check_pool(layer: Layer) -> None:
         if empty.any():
             raise UnsupportedError(f"layer {layer.name}: output {word} {int(empty.argmax())} of a max pooling sees "
                                    f"only padding and has no maximum; use padding smaller than the kernel")
+
+
+def _check_leaky(layer: Layer, config: AcceleratorConfig) -> None:
+    if layer.source.shape != layer.target.shape or layer.kernel != (1, 1) or not layer.source.signed:
+        raise ModelError(f"layer {layer.name}: a leaky ReLU keeps the shape of a signed map; compress the network "
+                         f"again")
+    most = config.max_shift - config.truncate
+    if not 1 <= layer.leak <= most:
+        raise CapacityError(f"layer {layer.name}: a leaky ReLU's slope must be 2**-1 to 2**-{most} with the "
+                            f"accelerator's max_shift of {config.max_shift} and guard_bits of {config.guard_bits}, not "
+                            f"2**-{layer.leak}; use a slope nearer to 1")
 
 
 def tensor_ranges(network: QuantizedNetwork) -> dict[str, tuple[int, int]]:

@@ -82,7 +82,7 @@ class Scales:
         step[np.arange(width)[None, :] >= count[:, None]] = 0
         negated = negative[:, 0].copy()
         # All channels of a pooling share one row; that of an average may be turned.
-        if layer.op == "maxpool" and negated.any() or layer.op == "avgpool" and negated.any() and not negated.all():
+        if negated.any() and (layer.op in ("maxpool", "leaky") or layer.op == "avgpool" and not negated.all()):
             raise UnsupportedError(f"layer {layer.name}, channel {int(negated.argmax())}: a pooling's scale must begin "
                                    f"with a positive term, or with a negative one in all channels of an average; "
                                    f"negate the layer that reads it")

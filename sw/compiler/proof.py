@@ -6,7 +6,7 @@ sums of all its ``low_e`` and all its ``high_e``. Within a tap a partial sum can
 passes through 8x); the largest such excess is added once, since only one tap is in the making at a time.
 
 A residual is one more tap, with its own range of activations. A maximum a is kept by subtracting x, rectifying and
-adding x, all x >= 0: it passes through a - x.
+adding x, all x >= 0: it passes through a - x. A leaky ReLU is the maximum of x and 2**leak x, made in the same way.
 
 Requantization is monotonic in ``t = acc + bias`` at every step, because nested floors of ``t`` times a partial scale
 are one floor; so the values at both ends of t's range bound all others exactly.
@@ -78,6 +78,11 @@ def accumulator_range(layer: Layer, x_ranges: Sequence[tuple[int, int]],
     if layer.op == "maxpool":
         low, high = np.full(rows, x_ranges[0][0]), np.full(rows, x_ranges[0][1])
         return low, high, -high, high
+    if layer.op == "leaky":  # x, less x * 2**leak, at least 0, plus x * 2**leak
+        least, most = min(x_ranges[0][0], 0), max(x_ranges[0][1], 0)
+        reach = max(most, -least) << layer.leak
+        low, high = np.full(rows, least), np.full(rows, most << layer.leak)
+        return low, high, np.full(rows, -reach), np.full(rows, reach)
     codebook = layer.codebook if layer.op == "conv" else ((Term(False, truncate),),)
     entries = [(terms, x_ranges[0]) for terms in codebook]
     entries += [(residual.terms, x_range) for residual, x_range in zip(layer.residuals, x_ranges[1:], strict=True)]

@@ -102,7 +102,8 @@ def encode_weights(group: Sequence[LayerWeights], config: AcceleratorConfig) -> 
                                     tolerance=REPLAYED_TOLERANCE if all(each.replayed for each in group) else TOLERANCE)
         else:
             encoded = (shared_row(group[0].pixels, config.truncate, maximum=group[0].layer.op == "maxpool",
-                                  negative=group[0].negative, max_code_bits=config.max_code_bits),)
+                                  leak=group[0].layer.leak, negative=group[0].negative,
+                                  max_code_bits=config.max_code_bits),)
     except ModelError as error:
         raise type(error)(f"layer {group[0].layer.name}: {error}") from None
     for each, made in zip(group, encoded, strict=True):

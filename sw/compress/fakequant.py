@@ -28,6 +28,8 @@ class FakeQuantized(nn.Module):
         The float network.
     recipe : QuantizedRecipe
         The options.
+    free : bool
+        Weights stay as they are, without the recipe's quantizers.
 
     Attributes
     ----------
@@ -35,7 +37,7 @@ class FakeQuantized(nn.Module):
         The format of each tensor, by its name in the graph; a concatenation's is that of its first part.
     """
 
-    def __init__(self, graph: Graph, recipe: QuantizedRecipe) -> None:
+    def __init__(self, graph: Graph, recipe: QuantizedRecipe, *, free: bool = False) -> None:
         super().__init__()
         self.graph, self.input_shape = graph, graph.input_shape
         bits, signed = recipe.act_bits, graph.signed
@@ -53,7 +55,7 @@ class FakeQuantized(nn.Module):
             if step.affine:
                 made = AffineLayer(step, recipe, signed[step.name])
             elif step.op == "conv":
-                made = ConvLayer(step, recipe, raw, signed[step.name])
+                made = ConvLayer(step, recipe, raw, signed[step.name], free)
             else:
                 made = PoolLayer(step, self.quantizers[step.source], _rounds(step, graph))
                 self._unrounded |= {step.source} if made.rounds else set()

@@ -71,7 +71,7 @@ def _layer(module: QuantizedLayer, sources: list[TensorSpec], recipe: QuantizedR
     layer, source = module.layer, sources[0]
     geometry: dict[str, Any] = {"name": layer.name, "op": layer.op, "source": source, "kernel": layer.kernel,
                                 "stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation,
-                                "groups": layer.groups}
+                                "groups": layer.groups, "leak": layer.leak}
     if isinstance(module, PoolLayer):
         module.output.exponent = source.exponent
         rows, (qmin, qmax) = layer.out_shape[0], module.output.range

@@ -17,7 +17,7 @@ from .coarse import Geometry, coarse_convolution
 from .options import QuantizedRecipe
 from .quantizers import ActivationQuantizer, FixedPoint, round_half_up, straight_through
 from .scales import power_sum, reciprocal
-from .weights import WeightQuantizer, digit_planes
+from .weights import FreeWeights, WeightQuantizer, digit_planes
 
 __all__ = ["AffineLayer", "ConvLayer", "PoolLayer"]
 
@@ -109,6 +109,8 @@ class ConvLayer(_Joining):
         The output is the accumulator.
     signed : bool
         The output is stored signed.
+    free : bool
+        Weights stay as they are.
 
     Attributes
     ----------
@@ -125,7 +127,7 @@ class ConvLayer(_Joining):
     channel_exponents: Tensor
     row_exponents: Tensor
 
-    def __init__(self, layer: FloatLayer, recipe: QuantizedRecipe, raw: bool, signed: bool) -> None:
+    def __init__(self, layer: FloatLayer, recipe: QuantizedRecipe, raw: bool, signed: bool, free: bool) -> None:
         super().__init__(layer, recipe, signed)
         assert layer.weight is not None and layer.bias is not None
         self.raw = raw
@@ -143,7 +145,7 @@ class ConvLayer(_Joining):
         self.bias = nn.Parameter(bias * 2.0**-self.channel_exponents)
         self.bias_quantizer = FixedPoint()
         parametrize.register_parametrization(self, "bias", self.bias_quantizer)
-        self.use(quantizer)
+        self.use(FreeWeights() if free else quantizer)
 
     def use(self, quantizer: WeightQuantizer) -> None:
         """Take another quantizer; what is trained from now on starts at the present master weights."""
@@ -362,7 +364,7 @@ class AffineLayer(_Joining):
 
 
 class PoolLayer(nn.Module):
-    """Max or average pooling with the input's format.
+    """Max or average pooling, or a leaky ReLU, with the input's format.
 
     Parameters
     ----------
@@ -379,12 +381,14 @@ class PoolLayer(nn.Module):
         super().__init__()
         self.layer, self.source, self.rounds = layer, source, rounds
         self.output = ActivationQuantizer(source.bits, source.signed, layer.clamp.low, layer.clamp.high)
-        self.terms, self.shift = reciprocal(layer.divisor) if layer.op == "avgpool" else ((Term(False, 0),), 0)
+        self.terms, self.shift = reciprocal(layer.divisor) if layer.op == "avgpool" else ((Term(False, 0),), layer.leak)
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output in real values."""
         layer = self.layer
         self.output.exponent = self.source.exponent
+        if layer.op == "leaky":
+            return self.output(torch.maximum(x, x * 2.0**-layer.leak))
         top, left, bottom, right = layer.padding
         if layer.op == "maxpool":
             padded = functional.pad(x, (left, right, top, bottom), value=float("-inf")) if any(layer.padding) else x

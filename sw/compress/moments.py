@@ -33,9 +33,7 @@ def float_twin(graph: Graph, recipe: QuantizedRecipe, images: Tensor) -> FakeQua
 
     Biases are, to units of accumulators that sample images, float tensor (N, C, H, W), are chosen by.
     """
-    network = FakeQuantized(graph, recipe)
-    for weighted in network.weighted.values():
-        weighted.use(FreeWeights())
+    network = FakeQuantized(graph, recipe, free=True)
     calibrate(network, images, recipe)
     for layer in network.chain:
         layer.output.rounding = False

@@ -37,7 +37,9 @@ def random_layer(rng, op, max_shift=7):
     reach = [dilation[axis] * (kernel[axis] - 1) + 1 for axis in (0, 1)]
     size = [max(1, reach[axis] + stride[axis] * (out[axis] - 1) - padded[axis]) for axis in (0, 1)]
     out = [(size[axis] + padded[axis] - reach[axis]) // stride[axis] + 1 for axis in (0, 1)]
-    signed = rng.random() < 0.5
+    signed = op == "leaky" or rng.random() < 0.5
+    if op == "leaky":
+        kernel, stride, dilation, padding, out = (1, 1), (1, 1), (1, 1), (0, 0, 0, 0), size
     rows = groups * rng.randint(1, 3) if op == "conv" else channels
     codebook, indices = (), None
     if op == "conv":
@@ -50,7 +52,7 @@ def random_layer(rng, op, max_shift=7):
         target=spec("y", rows, *out, 8, True), kernel=kernel, stride=stride, padding=padding, dilation=dilation,
         groups=groups, indices=indices, codebook=codebook, bias=np.array([rng.randint(-500, 500) for _ in range(rows)]),
         scale=tuple(scale_terms(rng) for _ in range(rows)), shift=np.array([rng.randint(9, 14) for _ in range(rows)]),
-        qmin=rng.choice([-128, 0]), qmax=127)
+        qmin=rng.choice([-128, 0]), qmax=127, leak=rng.randint(1, 7) if op == "leaky" else 0)
 
 
 def reference(layer, x, max_shift, guard_bits):
@@ -76,6 +78,8 @@ def reference(layer, x, max_shift, guard_bits):
         if layer.op == "maxpool" and not products:
             return None
         acc = max(products) if layer.op == "maxpool" else sum(products)
+        if layer.op == "leaky":
+            acc = acc << layer.leak if acc > 0 else acc
         scale = sum((-1) ** term.neg * 2**term.shift for term in layer.scale[c])
         shift = int(layer.shift[c])
         rounded = ((acc + int(layer.bias[c])) * scale * 2 + 2**shift) // 2 ** (shift + 1)
@@ -91,7 +95,7 @@ def random_input(rng, source, count=2):
 
 
 @pytest.mark.parametrize("guard_bits", [7, 4, 0])
-@pytest.mark.parametrize("op", ["conv", "maxpool", "avgpool"])
+@pytest.mark.parametrize("op", ["conv", "maxpool", "avgpool", "leaky"])
 def test_against_the_definition(op, guard_bits):
     rng = random.Random(f"{SEED} {op} {guard_bits}")
     checked = 0

@@ -72,6 +72,7 @@ def chosen_cases(config: AcceleratorConfig, seed: int) -> list[RegressionCase]:
     depthwise = conv(rng, dilated.target, "depthwise", channels=4, kernel=(3, 3), padding=(1, 1, 1, 1), groups=4)
     most = pool(rng, picture, "maxpool", kernel=(3, 3), stride=(2, 2), padding=(1, 1, 1, 1))
     average = pool(rng, most.target, "avgpool", op="avgpool", kernel=(3, 2), stride=(1, 1))
+    leaky = pool(rng, picture, "leaky", op="leaky", kernel=(1, 1), stride=(1, 1))
     vector = tensor("input", 37)
     hidden = linear(rng, vector, "hidden", features=19, entries=24, terms=3, zeros=0.9)
     long = linear(rng, tensor("input", 400), "long", features=3, entries=2, terms=1, zeros=0.97)
@@ -79,9 +80,13 @@ def chosen_cases(config: AcceleratorConfig, seed: int) -> list[RegressionCase]:
                    per_channel=False)
     few = conv(rng, tensor("input", 2, 7, 5), "few", channels=9, kernel=(1, 1), zeros=0.9, scale_terms=1)
     one = linear(rng, tensor("input", 1), "one", features=1)
+    wide = conv(rng, tensor("input", 1, 12, 10), "wide", channels=40, kernel=(3, 3), padding=(1, 1, 1, 1))
     return [
         chain("strides, dilation, groups", picture, strided, dilated, depthwise, arithmetic=arithmetic),
         chain("poolings", picture, most, average, arithmetic=arithmetic),
+        chain("leaky ReLU", picture, leaky, pool(rng, leaky.target, "pool"), arithmetic=arithmetic),
+        chain("more channels than memory", wide.source, wide, pool(rng, wide.target, "pool"),
+              linear(rng, pool(rng, wide.target, "pool").target, "features", features=3), arithmetic=arithmetic),
         chain("fully connected, raw", vector, hidden, linear(rng, hidden.target, "raw", features=10, raw=True),
               arithmetic=arithmetic),
         chain("long runs of zeros", long.source, long, arithmetic=arithmetic),
