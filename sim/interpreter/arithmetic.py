@@ -9,11 +9,13 @@ from .banks import ADDRESS_MASK, Banks, Sites
 from .program import LayerProgram
 from .streams import Operations
 
-__all__ = ["Lanes"]
+__all__ = ["NOBODY", "Lanes"]
 
 CHUNK_BYTES = 1 << 26
 """Bound on the taps that are gathered at once."""
 AGAIN = "compile the network again"
+NOBODY, SEVERAL = -1, -2
+"""In place of the number of an output activation."""
 
 
 class Lanes:
@@ -32,14 +34,15 @@ class Lanes:
 
     Attributes
     ----------
-    read : bool array (banks, addresses)
-        What was read.
+    reader : int64 array (banks, addresses)
+        Which output activation has read it, its channel times the pixels plus its pixel: :data:`NOBODY`, or
+        :data:`SEVERAL`.
     """
 
     def __init__(self, config: AcceleratorConfig, banks: Banks, layer: LayerProgram,
                  pixels: tuple[np.ndarray, np.ndarray]) -> None:
         self.config, self.banks, self.layer, self.pixels = config, banks, layer, pixels
-        self.read = np.zeros_like(banks.written)
+        self.reader = np.full(banks.written.shape, NOBODY)
 
     def accumulate(self) -> np.ndarray:
         """Accumulators of all output channels in order, int64 (rows, pixels, runs).
@@ -56,16 +59,16 @@ class Lanes:
             if not len(channel):
                 continue
             if Flag.SHARED_ROW in layer.flags:
-                acc[channel] = self._follow(operations, slice(None), stream.base)
+                acc[channel] = self._follow(operations, slice(None), stream.base, channel)
                 continue
             rectified = np.unique(operations.row[~operations.is_term])
             for row in rectified.tolist():
                 chosen = slice(*np.searchsorted(operations.row, [row, row + 1]))
-                acc[channel[row]] = self._follow(operations, chosen, stream.base[[row]])[0]
+                acc[channel[row]] = self._follow(operations, chosen, stream.base[[row]], channel[[row]])[0]
             plain = np.setdiff1d(np.arange(operations.rows), rectified)
             for base in np.unique(stream.base[plain]).tolist():
                 rows = plain[stream.base[plain] == base]
-                acc[channel[rows]] = self._sum(operations, rows, base)
+                acc[channel[rows]] = self._sum(operations, rows, base, channel[rows])
         limit = 1 << self.config.acc_width - 1
         over = (acc < -limit) | (acc >= limit)
         if over.any():
@@ -94,11 +97,12 @@ class Lanes:
         return Sites(*(np.broadcast_to(part, shape)
                        for part in (bank_y * config.lanes_x + bank_x, address & ADDRESS_MASK, inside)))
 
-    def _activations(self, taps: np.ndarray, base: np.ndarray) -> np.ndarray:
-        """What the lanes get, (taps or bases, pixels, runs), int8, uint8 or int64."""
+    def _activations(self, taps: np.ndarray, base: np.ndarray, channels: np.ndarray) -> np.ndarray:
+        """What the lanes get, (taps or bases, pixels, runs), int8, uint8 or int64; the output channel of each base, or
+        all that read the taps."""
         sites = self._sites(taps, base)
         x = self.banks.read(self.layer.where, sites)
-        self.read[sites.bank[sites.inside], sites.address[sites.inside]] = True
+        self._note(sites, channels if len(channels) == len(base) else None)
         if Flag.X_SIGNED not in self.layer.flags:
             return x
         if Flag.MAX not in self.layer.flags:
@@ -107,7 +111,19 @@ class Lanes:
         lifted[~sites.inside] = 0
         return lifted
 
-    def _sum(self, operations: Operations, rows: np.ndarray, base: int) -> np.ndarray:
+    def _note(self, sites: Sites, channels: np.ndarray | None) -> None:
+        """Keep who reads sites, with one channel a base; ``None`` stands for several channels."""
+        at, pixels = (sites.bank[sites.inside], sites.address[sites.inside]), sites.bank.shape[1]
+        if channels is None:
+            self.reader[at] = SEVERAL
+            return
+        who = np.broadcast_to(channels[:, None] * pixels + np.arange(pixels), sites.bank.shape)[sites.inside]
+        before = self.reader[at]
+        self.reader[at] = np.where((before == NOBODY) | (before == who), who, SEVERAL)
+        clash = self.reader[at] != who  # also of two that read the same site just now
+        self.reader[at[0][clash], at[1][clash]] = SEVERAL
+
+    def _sum(self, operations: Operations, rows: np.ndarray, base: int, channels: np.ndarray) -> np.ndarray:
         """Sums of the terms of rows with one base, int64 (rows, pixels, runs)."""
         first, last = np.searchsorted(operations.row, [rows[0], rows[-1] + 1])
         chosen = first + np.flatnonzero(np.isin(operations.row[first:last], rows))
@@ -118,7 +134,7 @@ class Lanes:
         acc = np.zeros((len(rows), len(self.pixels[0]) * self.banks.runs), np.int64)
         step = max(1, CHUNK_BYTES // (8 * max(1, acc.shape[1])))
         for start in range(0, len(taps), step):
-            x = self._activations(taps[start:start + step], np.array([base]))
+            x = self._activations(taps[start:start + step], np.array([base]), channels)
             count = len(x)
             x = x.reshape(count, -1)
             here = (tap >= start) & (tap < start + step)
@@ -132,7 +148,7 @@ class Lanes:
                 acc += (weights.reshape(len(rows), count) @ (x >> amount).astype(np.float64)).astype(np.int64)
         return acc.reshape(len(rows), len(self.pixels[0]), self.banks.runs)
 
-    def _follow(self, operations: Operations, chosen: slice, base: np.ndarray) -> np.ndarray:
+    def _follow(self, operations: Operations, chosen: slice, base: np.ndarray, channels: np.ndarray) -> np.ndarray:
         """Accumulators of one row's operations, one after another, at each base; int64 (bases, pixels, runs)."""
         acc = np.zeros((len(base), len(self.pixels[0]), self.banks.runs), np.int64)
         limit, held, x = 1 << self.config.acc_width - 1, -1, acc
@@ -144,7 +160,7 @@ class Lanes:
                 np.maximum(acc, 0, out=acc)
                 continue
             if tap != held:
-                held, x = tap, self._activations(np.array([tap]), base).astype(np.int64)
+                held, x = tap, self._activations(np.array([tap]), base, channels).astype(np.int64)
             product = (x << shift) >> self.config.truncate
             acc += -product if kind == OpKind.SUB else product
         return acc

@@ -11,7 +11,7 @@ from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import ImageError, ModelError
 from ...hw.arch.image import RAW_BYTES, Flag
 from ...sw.data import PIXEL_SCALE
-from .arithmetic import Lanes
+from .arithmetic import NOBODY, Lanes
 from .banks import Banks, Sites, join_raw, place, split_raw, wrap
 from .file import Placement, Program, read_image
 from .program import LayerProgram
@@ -169,7 +169,10 @@ def _run_layer(config: AcceleratorConfig, banks: Banks, layer: LayerProgram, ima
                   vector=image if flatten else None)
     sites = Sites(sites.bank[:, :count], sites.address[:, :count], sites.inside[:, :count])
     banks.check(layer.where, sites, "writes")
-    if lanes.read[sites.bank, sites.address].any():
+    # What only one activation has read, that one may overwrite: it is done with it.
+    reader = lanes.reader[sites.bank, sites.address]
+    own = np.arange(sites.bank.size).reshape(sites.bank.shape) if Flag.RAW not in layer.flags else NOBODY
+    if ((reader != NOBODY) & (reader != own)).any():
         raise ImageError(f"{layer.where}: its output overwrites its own input; {AGAIN}")
     banks.write(layer.where, sites, stored.astype(np.uint8), image=image, waits=flatten)
     if image is None:

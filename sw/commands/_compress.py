@@ -36,15 +36,19 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def inputs(source: str, data: str | None, data_dir: Path | None, threads: int | None, *splits: str
-           ) -> "tuple[Loaded, str, list[Dataset]]":
-    """The network that a person names, its data set's name, and the splits of that."""
+def inputs(source: str, data: str | None, data_dir: Path | None, threads: int | None, *splits: str,
+           several: bool = False) -> "tuple[Loaded, str, list[Dataset]]":
+    """The network that a person names, its data set's name, and the splits of that.
+
+    Parameters
+    ----------
+    several : bool
+        The network may have several outputs.
+    """
     from ..data import load
     from ..frontend.load import load_model
 
     loaded = load_model(source)
-    for note in loaded.notes:
-        click.echo(f"shiftwright: {source}: {note}", err=True)
     name = data or loaded.metadata.get("dataset")
     if name is None:
         raise ModelError(f"{source}: does not say which data set it was trained on; give it with --data")
@@ -53,6 +57,12 @@ def inputs(source: str, data: str | None, data_dir: Path | None, threads: int | 
         import torch
 
         torch.set_num_threads(threads)
+    loaded = loaded.on_images(sets[0].shape)
+    if loaded.outputs and not several:
+        raise ModelError(f"{source}: has the outputs {', '.join(loaded.outputs)}, but accuracy is that of one; only "
+                         f"'compress' without a target takes such a network")
+    for note in loaded.notes:
+        click.echo(f"shiftwright: {source}: {note}", err=True)
     return loaded, name, sets
 
 

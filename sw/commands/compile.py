@@ -44,8 +44,9 @@ def command(ctx: click.Context, network: Path, board: str | None, config: Path |
     same in every bank), layout, the first and the last layer that needs its addresses, and what it lies within. A
     layout is plain, polyphase SYxSX for a reader with strides SY and SX, or vector, a bank an image, for batch lanes.
     Where readers of a tensor want different layouts it stays plain, and each other stride gets a copy, made by a layer
-    of its own (copy of); a part of two concatenations is copied, too. No layer works in place. Of each layer: the words
-    of its sections.
+    of its own (copy of); a part of two concatenations is copied, too. What a layer makes of
+    each activation alone, an addition for example, is written in the place of what it reads (within). Of each layer:
+    the words of its sections.
 
     \b
     Examples:

@@ -86,7 +86,7 @@ def command(ctx: click.Context, source: str, name: str | None, recipe_file: Path
 
     seed = int((ctx.obj or {}).get("seed", 0))
     recipe = load_recipe(name or (None if recipe_file else "bqnet"), file=recipe_file, settings=settings)
-    loaded, data, (train_data, test_data) = inputs(source, data, data_dir, threads, "train", "test")
+    loaded, data, (train_data, test_data) = inputs(source, data, data_dir, threads, "train", "test", several=True)
     job = _Job(loaded, recipe, seed, device, checkpoint)
     start = time.perf_counter()
     found = None
@@ -101,14 +101,15 @@ def command(ctx: click.Context, source: str, name: str | None, recipe_file: Path
     from ...sim import golden
     from .. import train
 
-    float_accuracy = train.accuracy(loaded.model, test_data)
-    accuracy = golden.accuracy(network, test_data)
+    accuracies: dict[str, float] = {}  # of several outputs there is none
+    if not loaded.outputs:
+        accuracies = {"float_accuracy": train.accuracy(loaded.model, test_data),
+                      "accuracy": golden.accuracy(network, test_data)}
     network = dataclasses.replace(network, metadata={
-        **network.metadata, "network": loaded.metadata["network"], "test_images": len(test_data),
-        "float_accuracy": float_accuracy, "accuracy": accuracy})
+        **network.metadata, "network": loaded.metadata["network"], "test_images": len(test_data), **accuracies})
     network.save(output)
     result = {"network": loaded.metadata["network"], "dataset": data, "recipe": recipe.name,
-              "float_accuracy": round(float_accuracy, 6), "accuracy": round(accuracy, 6),
+              **{name: round(value, 6) for name, value in accuracies.items()},
               "test_images": len(test_data), "parameters": network.parameters,
               "levels": {layer.name: len(layer.codebook) for layer in network.layers if layer.indices is not None},
               "seed": seed, "seconds": round(seconds, 1), "file": str(output)}
@@ -157,6 +158,9 @@ def _search(job: _Job, data: "Dataset", size: str | None, cycles: int | None, ac
     from ..train import count_parameters
 
     recipe, knob = job.recipe, type(job.recipe).knob
+    if job.loaded.outputs:
+        raise ModelError(f"the network has the outputs {', '.join(job.loaded.outputs)}, but a search needs an "
+                         f"accuracy, which is that of one; leave the target out")
     for name in ("target_size", "target_bits", "target_cycles"):
         if (own := getattr(recipe, name, None)) is not None:
             raise ModelError(f"recipe {recipe.name}: {name} = {own} is a target of its own, and no search changes it; "

@@ -9,6 +9,7 @@ from ._describe import emit_with_layers
 
 if TYPE_CHECKING:
     from ..compiler.placement import TensorPlacement
+    from ..image import Image
 
 
 @click.command()
@@ -18,11 +19,15 @@ def command(file: Path) -> None:
 
     \b
     FILE is one of
-        .swi          an image: its accelerator, tensors, layers and predicted cycles
+        .swi          an image: its accelerator, tensors, layers, predicted cycles and memory maps
         .swc          a compressed network: arithmetic, layers, recipe
         .safetensors  a float checkpoint: network, accuracy, tensors
         .onnx         a network: input, layers as the accelerator would run them, parameters
         .toml         an accelerator configuration: parameters and fingerprint
+
+    An image's maps tell where the input and each layer's output lie in the activation memory (first address, addresses,
+    layout; 'shiftwright compile --map' also tells names and how long each is needed), and which words of the model
+    memory hold each section of a layer.
 
     The kind is found from the contents (a configuration by its suffix). A damaged file is refused with what is wrong
     and where.
@@ -33,21 +38,27 @@ def command(file: Path) -> None:
         shiftwright info digits.swc --json
     """
     from ...hw.arch.errors import ModelError
+    from ..image import Image
+    from ._maps import MAPS, image_rows, model_rows
 
     try:
         with open(file, "rb") as handle:
             head = handle.read(4)
     except OSError as error:
         raise ModelError(f"{file}: can't read: {error.strerror}; give an existing file") from None
+    more = None
     if file.suffix == ".toml":
         result, layers = _configuration(file)
     elif head == b"SWI1" or file.suffix == ".swi":
-        result, layers = _image(file)
+        image = Image.load(file)
+        result, layers = _image(file, image)
+        rows = {"activation_map": image_rows(image), "model_map": model_rows(image)}
+        more = {key: (heading, rows[key]) for key, heading in MAPS.items()}
     elif file.suffix == ".onnx":
         result, layers = _onnx(file)
     else:
         result, layers = _tensors(file)
-    emit_with_layers({"file": str(file), **result}, layers, title=file.name,
+    emit_with_layers({"file": str(file), **result}, layers, title=file.name, more=more,
                      layers_title="Tensors" if result["kind"] == "float checkpoint" else "Layers")
 
 
@@ -59,11 +70,9 @@ def _configuration(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             **config.to_dict()}, []
 
 
-def _image(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _image(file: Path, image: "Image") -> tuple[dict[str, Any], list[dict[str, Any]]]:
     from ..compiler.cycles import predict, run_cycles
-    from ..image import Image
 
-    image = Image.load(file)
     cycles = predict(image)
     layers = [{
         "layer": number, "positions": layer.positions,

@@ -6,7 +6,9 @@ A tensor has one layout, on which all its readers agree:
 * the parts of a concatenation lie inside the whole, so they have its steps;
 * a residual's position is found from the block of the layer's input, so where the map has several blocks, both tensors
   have the same steps, the greater of what each needs;
-* what the tail reads and writes are vectors, one bank an image.
+* what the tail reads and writes are vectors, one bank an image;
+* what a layer makes of each activation alone (an addition, say) is written in the place of what it reads, if nobody
+  reads that afterwards.
 """
 
 import dataclasses
@@ -30,7 +32,8 @@ class Layouts:
     placements : dict of str to TensorPlacement
         By tensor name, concatenations included; ``base`` counts from the beginning of the tensor's storage.
     storage : dict of str to str
-        Tensor that each tensor lies in: itself, or the outermost concatenation that it is a part of.
+        Tensor that each tensor lies in: itself, the outermost concatenation that it is a part of, or the first of those
+        that are in its place one after the other.
     tail : int
         First layer of the tail; the number of layers when there is none.
     """
@@ -118,10 +121,40 @@ def plan(network: QuantizedNetwork, config: AcceleratorConfig, tail: int) -> Lay
         agreed = (1, 1) if name in vectors else agree(wanted.get(places[name][0], ()))
         assert agreed is not None, "lowering leaves tensors whose readers agree"
         tight[name] = TensorPlacement.of(spec, config, phases=agreed, vector=name in vectors)
+    for name, before in _in_place(network, tail, tight, places).items():
+        places[name] = places[before]
     steps = _steps(network, config, tail, tight, places)
     placements = {name: dataclasses.replace(place, base=places[name][1], col_step=steps[name][0],
                                             row_step=steps[name][1]) for name, place in tight.items()}
     return Layouts(placements=placements, storage={name: root for name, (root, _) in places.items()}, tail=tail)
+
+
+def _in_place(network: QuantizedNetwork, tail: int, tight: dict[str, TensorPlacement],
+              places: dict[str, tuple[str, int]]) -> dict[str, str]:
+    """The tensors that are written in the place of another, which their layer is the last to read, in order."""
+    last = {tensor.name: number for number, layer in enumerate(network.layers) for tensor in layer.sources}
+    joined = {tensor.name for concat in network.concats for tensor in (concat.target, *concat.parts)}
+    found: dict[str, str] = {}
+    for number, layer in enumerate(network.layers[:tail]):
+        target = layer.target
+        if not _is_pointwise(layer) or target.name in joined:
+            continue
+        for tensor in (layer.source, *(residual.source for residual in layer.residuals
+                                       if residual.stride == (1, 1) and not residual.channel_offset)):
+            here, there = tight[tensor.name], tight[target.name]
+            if (tensor.shape == target.shape and last[tensor.name] == number and tensor.name not in joined
+                    and (here.phases_y, here.phases_x) == (there.phases_y, there.phases_x)
+                    and not here.vector and not there.vector):
+                found[target.name] = tensor.name
+                break
+    return found
+
+
+def _is_pointwise(layer: Layer) -> bool:
+    """Whether each activation that a layer makes depends on those at its own channel and pixel alone."""
+    alone = layer.op != "conv" or layer.groups == layer.source.channels == layer.target.channels
+    return (alone and not layer.raw and layer.kernel == (1, 1) and layer.stride == (1, 1) and not any(layer.padding)
+            and all(residual.stride == (1, 1) and not residual.channel_offset for residual in layer.residuals))
 
 
 def _steps(network: QuantizedNetwork, config: AcceleratorConfig, tail: int, tight: dict[str, TensorPlacement],

@@ -45,7 +45,7 @@ class Allocation:
     placements : dict of str to TensorPlacement
         By tensor name, the network's input and concatenations included.
     storage : dict of str to str
-        Tensor that each tensor lies in: itself, or the outermost concatenation that it is a part of.
+        See :class:`~.layouts.Layouts`.
     lifetimes : tuple of Lifetime
         Of every storage, in order of its first layer.
     peak : int

@@ -34,7 +34,7 @@ class MappedTensor:
         other images; :data:`END` the host's read of the output. A concatenation has its addresses from its first part
         on, and each part as long as the whole.
     within : str or None
-        The concatenation that it is a part of and lies in.
+        The concatenation that it is a part of and lies in, or the tensor in whose place it is written.
     copy_of : str or None
         The tensor that lowering copied, since its readers want different layouts, or two concatenations want it.
     """

@@ -1,23 +1,26 @@
 """The one verb: compress."""
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...hw.arch.errors import DataError
+from ...hw.arch.errors import DataError, ModelError
+from .options import QuantizedRecipe
 from .recipe import Progress, Recipe, load_recipe
 
 if TYPE_CHECKING:
     import torch
 
     from ..data import Dataset
+    from ..frontend.capture import InputShape
     from ..network import QuantizedNetwork
 
 __all__ = ["compress"]
 
 
 def compress(model: "torch.nn.Module", recipe: Recipe | str, train_data: "Dataset", *,
-             input_shape: tuple[int, int, int] | None = None, seed: int = 0,
+             input_shape: "InputShape | None" = None, seed: int = 0,
              progress: Progress | None = None, device: str = "cpu",
              checkpoint: str | Path | None = None) -> "QuantizedNetwork":
     """Compress a trained network.
@@ -25,13 +28,16 @@ def compress(model: "torch.nn.Module", recipe: Recipe | str, train_data: "Datase
     Parameters
     ----------
     model : torch.nn.Module
-        Trained network that takes images / 256, (N, C, H, W), and returns logits. It is not changed.
+        Trained network that takes images / 256, (N, C, H, W), or (N, C, L) of data whose height is 1, and returns
+        logits, or a softmax or argmax of them, which is left to the host. Of several inputs, give `input_shape`;
+        several outputs become one. It is not changed.
     recipe : Recipe or str
         How; a name means the recipe with its default options.
     train_data : Dataset
         Images for calibration and training.
-    input_shape : (int, int, int), optional
-        Channels, height, width; by default that of the images.
+    input_shape : (C, H, W) or (C, L), or a sequence of such, optional
+        See :func:`~..frontend.capture.capture`; by default that of the images. Several inputs take the channels of the
+        images one after the other.
     seed : int
         Decides the order of the images and their shifts. Equal arguments give equal networks on one machine with one
         number of threads.
@@ -47,7 +53,8 @@ def compress(model: "torch.nn.Module", recipe: Recipe | str, train_data: "Datase
     Returns
     -------
     QuantizedNetwork
-        Its metadata holds the recipe, its options, the data set and the seed.
+        Its metadata holds the recipe, its options, the data set and the seed; what is ``left_to_host``; and of several
+        ``outputs`` the name and the channels of each.
 
     Raises
     ------
@@ -58,21 +65,38 @@ def compress(model: "torch.nn.Module", recipe: Recipe | str, train_data: "Datase
     ToolError
         If there is no such device.
     """
-    from ..frontend.capture import capture
+    from ..frontend.capture import capture, image_shape, on_images
     from .session import Checkpoint, Session, fingerprint, torch_device
 
     shape = tuple(train_data.images.shape[1:])
-    if input_shape is not None and shape != tuple(input_shape):
+    if input_shape is not None and shape != image_shape(input_shape):
         raise DataError(f"data set {train_data.name} has images of shape {shape}, but the network takes "
-                        f"{tuple(input_shape)}; give the data set that it was trained on")
+                        f"{image_shape(input_shape)}; give the data set that it was trained on")
     if isinstance(recipe, str):
         recipe = load_recipe(recipe)
-    graph = capture(model, (shape[0], shape[1], shape[2]))
+    graph = capture(model, input_shape or (shape[0], shape[1], shape[2]))
+    notes, model = (*getattr(model, "notes", ()), *graph.left_to_host), on_images(model, graph)
+    if len(graph.outputs) > 1:
+        _check_training(recipe, train_data, [output.name for output in graph.outputs])
     _check_labels(train_data, math.prod(graph.layers[-1].out_shape))
+    if shape[1] == 1 and isinstance(recipe, QuantizedRecipe) and recipe.shift:
+        recipe = recipe.replace(shift=0)  # up or down, there would be nothing left of a signal
     where = torch_device(device)
     file = None if checkpoint is None else Checkpoint(checkpoint, fingerprint(graph, recipe, train_data, seed, where))
     with Session(where, file).active():
-        return recipe.run(model, graph, train_data, seed=seed, progress=progress)
+        network = recipe.run(model, graph, train_data, seed=seed, progress=progress)
+    outputs = [output.to_dict() for output in graph.outputs] if len(graph.outputs) > 1 else []
+    found = {"left_to_host": list(notes), "outputs": outputs}
+    return dataclasses.replace(network, metadata={**network.metadata, **{
+        name: value for name, value in found.items() if value}})
+
+
+def _check_training(recipe: Recipe, data: "Dataset", outputs: list[str]) -> None:
+    """Refuse to train several outputs on labels, which are those of one."""
+    if (isinstance(recipe, QuantizedRecipe) and recipe.trains and recipe.distill < 1
+            and recipe.epochs_for(len(data.images))):
+        raise ModelError(f"recipe {recipe.name}: the network has the outputs {', '.join(outputs)}, but labels are of "
+                         f"one; set distill=1, so that it is compared with the float network alone, or epochs=0")
 
 
 def _check_labels(data: "Dataset", classes: int) -> None:

@@ -12,6 +12,8 @@ from .trace import Bound
 __all__ = ["Builder", "Value"]
 
 Shape = tuple[int, int, int]
+ONE_SCALE = 4
+"""How many times the weights of outputs may differ in magnitude that are made by one layer."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,8 @@ class Value:
         Channels of zeros before the tensor's.
     more_channels : bool
         There are channels of zeros.
+    part : int or None
+        Of one of several inputs, the channel of the image that it begins at.
     """
 
     tensor: str
@@ -49,6 +53,7 @@ class Value:
     stride: tuple[int, int] = (1, 1)
     channel_offset: int = 0
     more_channels: bool = False
+    part: int | None = None
 
     @property
     def sliced(self) -> bool:
@@ -92,6 +97,7 @@ class Builder:
 
     def read(self, bound: Bound, x: Value) -> Shape:
         """The shape in which a new layer reads a value."""
+        self.check_whole(bound, x)
         if x.sliced:
             raise unsupported(bound.where, "follows a slice or padding of channels", "only an addition takes one")
         if x.tensor == INPUT:
@@ -104,6 +110,23 @@ class Builder:
                 self.input_shape = (int(np.prod(x.shape)), 1, 1)
                 return self.input_shape
         return x.shape
+
+    def check_whole(self, bound: Bound, x: Value) -> None:
+        """Refuse one of several inputs."""
+        if x.part is not None:
+            raise unsupported(bound.where, "reads one of several inputs, which only convolutions, linear layers and a "
+                              "torch.cat of all of them in order can", "put a 1 x 1 convolution before it")
+
+    def widened(self, x: Value, weight: np.ndarray, groups: int) -> tuple[Value, np.ndarray, int]:
+        """For a layer that reads one of several inputs: the image, and weights that are 0 for its other channels."""
+        if x.part is None:
+            return x, weight, groups
+        rows, taken = weight.shape[:2]
+        wide = np.zeros((rows, self.image_shape[0], *weight.shape[2:]))
+        for group in range(groups):
+            own, start = slice(group * rows // groups, (group + 1) * rows // groups), x.part + group * taken
+            wide[own, start:start + taken] = weight[own]
+        return dataclasses.replace(x, part=None, shape=self.image_shape), wide, 1
 
     def append(self, x: Value, layer: FloatLayer, flat: bool = False) -> Value:
         """Add a layer that reads `x`; the result is its output."""
@@ -149,6 +172,31 @@ class Builder:
         return self.append(x, FloatLayer(
             name=name or bound.path, op="conv", in_shape=shape, out_shape=shape, kernel=(1, 1), groups=shape[0],
             weight=factor.reshape(-1, 1, 1, 1), bias=offset, affine=True), x.flat)
+
+    def stack(self, values: list[Value]) -> bool:
+        """Make one layer of convolutions or linear layers that read the same in the same way, as the last one; whether
+        they do. Their weights must be of one magnitude, for they get one scale."""
+        layers = [self.foldable(x) for x in values]
+        first, weights, biases, names = layers[0], list[np.ndarray](), list[np.ndarray](), list[str]()
+        for layer in layers:
+            if (first is None or layer is None or layer.weight is None or layer.bias is None or layer.name in names
+                    or layer.groups > 1 or layer.residuals or layer.affine or layer.clamp != first.clamp
+                    or any(getattr(layer, field) != getattr(first, field) for field in
+                           ("source", "in_shape", "kernel", "stride", "padding", "dilation"))):
+                return False
+            weights.append(layer.weight)
+            biases.append(layer.bias)
+            names.append(layer.name)
+        magnitudes = [float(np.sqrt(np.mean(weight**2))) for weight in weights]
+        if first is None or min(magnitudes) * ONE_SCALE < max(magnitudes):
+            return False
+        for name in names:
+            del self.layers[name]
+        stacked = np.concatenate(weights)
+        self.append(Value(tensor=first.source, shape=first.in_shape), dataclasses.replace(
+            first, name="+".join(names), weight=stacked, bias=np.concatenate(biases),
+            out_shape=(len(stacked), *first.out_shape[1:])))
+        return True
 
     def copy(self, bound: Bound, x: Value) -> Value:
         """Add a layer that only passes on."""

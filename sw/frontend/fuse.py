@@ -2,13 +2,13 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from .build import Builder, Shape, Value
-from .graph import INPUT, Clamp, FloatLayer, FloatResidual, Graph
+from .graph import INPUT, Clamp, FloatLayer, FloatResidual, Graph, Output
 from .operators import unsupported
 from .trace import Bound, Trace
 
@@ -32,25 +32,26 @@ def fuse(trace: Trace, image_shape: Shape, parameters: int) -> Graph:
     UnsupportedError
         If operators can't be fused into layers; the message names the module.
     """
-    fuser = _Fuser(image_shape, trace.input)
+    fuser = _Fuser(image_shape, trace.inputs)
     for bound in trace.operators:
         fuser.add(bound)
-    if trace.operators:
-        fuser.finish(trace.operators[-1], trace.output)
-    builder = fuser.builder
+    outputs = fuser.finish(trace.operators[-1], trace.outputs) if trace.operators else ()
+    builder, inputs = fuser.builder, tuple(trace.inputs.values())
     return Graph(image_shape=image_shape, input_shape=builder.input_shape, layers=tuple(builder.layers.values()),
-                 concats=tuple(builder.concats.values()), parameters=parameters)
+                 concats=tuple(builder.concats.values()), parameters=parameters, outputs=outputs,
+                 inputs=() if inputs == (image_shape,) else inputs, left_to_host=trace.left_to_host)
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    """PyTorch's one-or-two integers, as two."""
+def _pair(value: Any, bound: Bound | None = None, along_height: int = 1) -> tuple[int, int]:
+    """PyTorch's one-or-two integers, as two; an operator on (N, C, L) does not say that of the height."""
     values = list(value) if isinstance(value, (list, tuple)) else [value]
-    return int(values[0]), int(values[-1])
+    return along_height if bound is not None and len(bound.in_shape) == 2 else int(values[0]), int(values[-1])
 
 
 def _shape3(shape: tuple[int, ...]) -> Shape:
-    channels, height, width = shape
-    return channels, height, width
+    """Channels, height, width; (C, L) is a map of height 1."""
+    channels, *height, width = shape
+    return channels, *(height or [1]), width  # type: ignore[return-value]
 
 
 def _words(shape: tuple[int, ...]) -> str:
@@ -60,9 +61,13 @@ def _words(shape: tuple[int, ...]) -> str:
 class _Fuser:
     """Takes one operator at a time; a method for each kind."""
 
-    def __init__(self, image_shape: Shape, name: str) -> None:
+    def __init__(self, image_shape: Shape, inputs: Mapping[str, tuple[int, ...]]) -> None:
         self.builder = Builder(image_shape)
-        self.values = {name: Value(tensor=INPUT, shape=image_shape)}
+        self.values, channel = dict[str, Value](), 0
+        for name, taken in inputs.items():
+            shape = _shape3(taken)
+            self.values[name] = Value(tensor=INPUT, shape=shape, part=channel if len(inputs) > 1 else None)
+            channel += shape[0]
 
     def add(self, bound: Bound) -> None:
         """Take the next operator."""
@@ -76,36 +81,60 @@ class _Fuser:
         value = handler(bound, *sources)
         self.values[bound.name] = dataclasses.replace(value, sole=value.sole and bound.users == 1)
 
-    def finish(self, last: Bound, output: str) -> None:
-        """Check that nothing is left over, and make the output a layer's."""
-        value = self.values[output]
-        if any(value.padding) or value.sliced:
-            raise unsupported("the network", "ends in padding or a slice", "remove it")
+    def finish(self, last: Bound, outputs: tuple[tuple[str, str], ...]) -> tuple[Output, ...]:
+        """Check that nothing is left over, and make the output a layer's; the outputs' channels in it."""
+        found, names = [self.values[source] for _, source in outputs], [name for name, _ in outputs]
+        for value in found:
+            if any(value.padding) or value.sliced:
+                raise unsupported("the network", "ends in padding or a slice", "remove it")
+        value, first, start, ranges = found[0], found[0].shape, 0, list[Output]()
+        for name, other in zip(names, found, strict=True):
+            if other.shape[1:] != first[1:]:
+                raise unsupported("the network", f"returns {names[0]!r} of shape {_words(first)} and {name!r} of shape "
+                                  f"{_words(other.shape)}", "all outputs must have one height and width: they become "
+                                  "one tensor's channels")
+            ranges.append(Output(name=name, start=start, stop=start + other.shape[0]))
+            start += other.shape[0]
+        if len(found) > 1 and not self.builder.stack(found):
+            last = dataclasses.replace(last, path="outputs", where="the network")
+            value = self._join(dataclasses.replace(last, path="outputs.joined"),
+                               [dataclasses.replace(other, flat=False) for other in found], (start, *first[1:]))
         if value.tensor in self.builder.concats:
             self.builder.copy(last, value)
+        return () if names == [""] else tuple(ranges)
 
     def _map(self, bound: Bound, x: Value) -> Shape:
-        """The input, which must be a map of channels, height and width."""
-        if x.flat or len(bound.in_shape) != 3:
-            raise unsupported(bound.where, f"input has shape {_words(bound.in_shape)}", "it needs (N, C, H, W)")
+        """The input, which must be a map of channels, height and width, or (N, C, L)."""
+        self._check_map(bound, x)
         return self.builder.read(bound, x)
 
+    def _check_map(self, bound: Bound, x: Value) -> None:
+        # PyTorch takes (N, C, L) for one image without a batch where it wants (N, C, H, W).
+        rank = len(bound.in_shape)
+        if x.flat or rank not in (2, 3) or f"{4 - rank}d" in bound.target:
+            raise unsupported(bound.where, f"input has shape {_words(bound.in_shape)}",
+                              f"it needs {'(N, C, L)' if '1d' in bound.target else '(N, C, H, W)'}")
+
     def _conv(self, bound: Bound, x: Value) -> Value:
-        shape, weight = self._map(bound, x), bound.tensors["weight"]
+        self._check_map(bound, x)
+        weight = bound.tensors["weight"]
         assert weight is not None
-        kernel = (weight.shape[2], weight.shape[3])
-        stride, dilation = _pair(bound.attributes["stride"]), _pair(bound.attributes["dilation"])
+        kernel = _pair(weight.shape[2:], bound)
+        x, weight, groups = self.builder.widened(x, weight.reshape(*weight.shape[:2], *kernel),
+                                                 bound.attributes["groups"])
+        shape = self._map(bound, x)
+        stride, dilation = _pair(bound.attributes["stride"], bound), _pair(bound.attributes["dilation"], bound)
         padding = bound.attributes["padding"]
         if padding == "same":
             total = [dilation[axis] * (kernel[axis] - 1) for axis in (0, 1)]
             top, left, bottom, right = total[0] // 2, total[1] // 2, total[0] - total[0] // 2, total[1] - total[1] // 2
         else:
-            top, left = bottom, right = (0, 0) if padding == "valid" else _pair(padding)
+            top, left = bottom, right = (0, 0) if padding == "valid" else _pair(padding, bound, 0)
         before = x.padding
         bias = bound.tensors["bias"]
         return self.builder.append(x, FloatLayer(
             name=bound.path, op="conv", in_shape=shape, out_shape=_shape3(bound.out_shape), kernel=kernel,
-            stride=stride, groups=bound.attributes["groups"], dilation=dilation, weight=weight,
+            stride=stride, groups=groups, dilation=dilation, weight=weight,
             bias=np.zeros(weight.shape[0]) if bias is None else bias,
             padding=(top + before[0], left + before[1], bottom + before[2], right + before[3])))
 
@@ -114,6 +143,7 @@ class _Fuser:
         assert weight is not None
         if len(bound.in_shape) != 1:
             raise unsupported(bound.where, f"input has shape {_words(bound.in_shape)}", "put nn.Flatten() before it")
+        x, weight, _ = self.builder.widened(x, weight.reshape(-1, *x.shape), 1)
         shape = self.builder.read(bound, x)
         return self.builder.append(x, FloatLayer(
             name=bound.path, op="conv", in_shape=shape, out_shape=(weight.shape[0], 1, 1), kernel=shape[1:],
@@ -131,7 +161,7 @@ class _Fuser:
         """Arithmetic with one constant a channel."""
         constant = bound.tensors["other"]
         assert constant is not None
-        channels = x.shape[0] if len(bound.in_shape) == 3 else bound.in_shape[0]
+        channels = x.shape[0] if len(bound.in_shape) > 1 else bound.in_shape[0]
         alike = (channels, *(1 for _ in bound.in_shape[1:]))
         if constant.size != 1 and constant.shape not in (alike, (1, *alike)) or bound.out_shape != bound.in_shape:
             raise unsupported(bound.where, f"takes a constant of shape {constant.shape}",
@@ -157,7 +187,9 @@ class _Fuser:
         if not others:
             return self._scale(bound, x)
         other, builder = others[0], self.builder
-        if x.shape != other.shape or x.flat != other.flat:
+        for value in (x, other):
+            builder.check_whole(bound, value)
+        if x.shape != other.shape or x.flat != other.flat or bound.out_shape != bound.in_shape:
             raise unsupported(bound.where, f"adds {_words(x.shape)} and {_words(other.shape)}",
                               "both must have the same shape")
         for host, joining in ((x, other), (other, x)):
@@ -176,13 +208,26 @@ class _Fuser:
         return builder.fold(builder.copy(bound, x), residuals=(_residual(other),))
 
     def _cat(self, bound: Bound, *values: Value) -> Value:
-        builder = self.builder
+        builder, wanted = self.builder, 0
+        if any(x.part is not None for x in values):
+            for x in values:
+                wanted = -1 if x.part != wanted or x.sliced else wanted + x.shape[0]
+            if wanted == builder.image_shape[0]:
+                return Value(tensor=INPUT, shape=builder.image_shape, flat=values[0].flat, sole=False)
+            for x in values:
+                builder.check_whole(bound, x)
         if any(x.flat and x.shape[1:] != (1, 1) for x in values):
             raise unsupported(bound.where, "joins flattened maps", "join the maps, then flatten")
         for x in values:
             if not x.flat:
                 builder.read(bound, x)
-        shape = (bound.out_shape[0], *values[0].shape[1:])
+        return self._join(bound, list(values), (bound.out_shape[0], *values[0].shape[1:]))
+
+    def _join(self, bound: Bound, values: list[Value], shape: Shape) -> Value:
+        """Put channels together."""
+        builder = self.builder
+        for x in values:
+            builder.check_whole(bound, x)
         parts, tensors = list[str](), [x.tensor for x in values]
         for name, concat in builder.concats.items():  # what is joined already is this one, or begins it
             if tuple(tensors) == concat.parts:
@@ -208,24 +253,32 @@ class _Fuser:
             raise unsupported(bound.where, "clamps the network's input", "remove it: images are not negative")
         return self.builder.clamp(x if self.builder.foldable(x) else self.builder.copy(bound, x), clamp)
 
+    def _leaky(self, bound: Bound, x: Value) -> Value:
+        builder, leak = self.builder, -round(math.log2(bound.attributes["negative_slope"]))
+        if not builder.signed(x.tensor):
+            return x
+        shape = builder.read(bound, x)
+        return builder.append(x, FloatLayer(name=bound.path, op="leaky", in_shape=shape, out_shape=shape,
+                                            kernel=(1, 1), leak=leak), x.flat)
+
     def _maxpool(self, bound: Bound, x: Value) -> Value:
-        kernel = _pair(bound.attributes["kernel_size"])
-        return self._pool(bound, x, "maxpool", kernel, _pair(bound.attributes["dilation"]), 1)
+        kernel = _pair(bound.attributes["kernel_size"], bound)
+        return self._pool(bound, x, "maxpool", kernel, _pair(bound.attributes["dilation"], bound), 1)
 
     def _avgpool(self, bound: Bound, x: Value) -> Value:
-        kernel = _pair(bound.attributes["kernel_size"])
-        override, padding = bound.attributes["divisor_override"], _pair(bound.attributes["padding"])
+        kernel = _pair(bound.attributes["kernel_size"], bound)
+        override, padding = bound.attributes.get("divisor_override"), _pair(bound.attributes["padding"], bound, 0)
         if not override and any(padding) and not bound.attributes["count_include_pad"]:
             raise unsupported(bound.where, "count_include_pad=False with padding is not supported",
-                              "set count_include_pad=True or divisor_override")
+                              "set count_include_pad=True" + " or divisor_override" * ("2d" in bound.target))
         return self._pool(bound, x, "avgpool", kernel, (1, 1), override or kernel[0] * kernel[1],
                           exact_size=not override)
 
     def _pool(self, bound: Bound, x: Value, op: Any, kernel: tuple[int, int], dilation: tuple[int, int], divisor: int,
               exact_size: bool = False) -> Value:
         shape, out_shape = self._map(bound, x), _shape3(bound.out_shape)
-        stride = _pair(bound.attributes["stride"] or kernel)
-        padding = _pair(bound.attributes["padding"])
+        stride = _pair(bound.attributes["stride"] or kernel, bound)
+        padding = _pair(bound.attributes["padding"], bound, 0)
         before, after = [], []
         for axis in (0, 1):  # ceil_mode lets the last window reach beyond the padding
             reach = dilation[axis] * (kernel[axis] - 1) + 1
@@ -234,7 +287,8 @@ class _Fuser:
             needed, given = last + reach - shape[1 + axis], padding[axis] + x.padding[axis + 2]
             if needed > given and exact_size:
                 raise unsupported(bound.where, f"ceil_mode=True with a map of {shape[1]} x {shape[2]} makes windows of "
-                                  "different sizes", "set ceil_mode=False or divisor_override")
+                                  "different sizes",
+                                  "set ceil_mode=False" + " or divisor_override" * ("2d" in bound.target))
             if x.lowest and (before[axis] >= reach or last >= shape[1 + axis]):
                 raise unsupported(bound.where, "has windows of padding alone", "pad by less than the kernel")
             after.append(max(needed, given))
@@ -247,7 +301,7 @@ class _Fuser:
         kernel = (shape[1] // out_shape[1], shape[2] // out_shape[2])
         if shape[1] % out_shape[1] or shape[2] % out_shape[2]:
             raise unsupported(bound.where, f"output_size={bound.attributes['output_size']} does not divide the map of "
-                              f"{shape[1]} x {shape[2]}", "use nn.AvgPool2d")
+                              f"{shape[1]} x {shape[2]}", f"use nn.AvgPool{len(bound.in_shape) - 1}d")
         if kernel == (1, 1):
             return x
         return self.builder.append(x, FloatLayer(
@@ -256,9 +310,10 @@ class _Fuser:
 
     def _mean(self, bound: Bound, x: Value) -> Value:
         shape, dims = self._map(bound, x), bound.attributes["dim"]
-        if dims is None or sorted(dim % 4 for dim in dims) != [2, 3]:
+        rank = 1 + len(bound.in_shape)
+        if dims is None or sorted(dim % rank for dim in dims) != list(range(2, rank)):
             raise unsupported(bound.where, f"dim={dims} is not supported, only the two spatial ones",
-                              "use x.mean((2, 3))")
+                              "use x.mean((2, 3))" if rank == 4 else "use x.mean(2)")
         if shape[1:] != (1, 1):
             x = self.builder.append(x, FloatLayer(
                 name=bound.path, op="avgpool", in_shape=shape, out_shape=(shape[0], 1, 1), kernel=shape[1:],
@@ -267,6 +322,8 @@ class _Fuser:
 
     def _pad(self, bound: Bound, x: Value) -> Value:
         given = [int(value) for value in bound.attributes["pad"]]
+        if len(bound.in_shape) == 2:
+            given = given[:2] + [0, 0] * (len(given) > 2) + given[2:]
         left, right, top, bottom, first, last = given + [0] * (6 - len(given))
         maps, channels = (top, left, bottom, right), (first, last)
         lowest = bound.attributes["value"] == -math.inf
@@ -274,7 +331,7 @@ class _Fuser:
             raise unsupported(bound.where, f"pad={bound.attributes['pad']} is not supported, only padding of height "
                               "and width, or of channels, that is not negative", "slice or pad outside the network")
         if any(maps):
-            self._map(bound, x)
+            self._map(bound, dataclasses.replace(x, part=None))
             return dataclasses.replace(x, padding=maps, lowest=lowest)
         return dataclasses.replace(x, shape=_shape3(bound.out_shape), channel_offset=x.channel_offset + first,
                                    more_channels=x.more_channels or any(channels))
@@ -285,15 +342,19 @@ class _Fuser:
         dim, step = bound.attributes["dim"] % (1 + len(bound.in_shape)), bound.attributes["step"]
         end = bound.attributes["end"]
         whole = not bound.attributes["start"] and (end is None or end >= bound.in_shape[dim - 1])
-        if x.flat or dim not in (2, 3) or not whole or x.more_channels:
+        if x.flat or dim < 2 or not whole or x.more_channels:
             raise unsupported(bound.where, f"the slice of dimension {dim} from {bound.attributes['start']} to {end} "
                               f"with step {step} is not supported", "take whole maps with a step, [:, :, ::s, ::s]")
-        stride = (x.stride[0] * step, x.stride[1]) if dim == 2 else (x.stride[0], x.stride[1] * step)
+        rows = dim == 2 and len(bound.in_shape) == 3
+        stride = (x.stride[0] * step, x.stride[1]) if rows else (x.stride[0], x.stride[1] * step)
         return dataclasses.replace(x, shape=_shape3(bound.out_shape), stride=stride)
 
     def _reshape(self, bound: Bound, x: Value) -> Value:
         if bound.out_shape == bound.in_shape:
             return x
+        ranks = {len(bound.in_shape), len(bound.out_shape)}
+        if not x.flat and ranks == {2, 3} and _shape3(bound.out_shape) == _shape3(bound.in_shape):
+            return x  # a height of 1 comes or goes
         if x.sliced or bound.out_shape != (math.prod(bound.in_shape),):
             raise unsupported(bound.where, f"reshapes {_words(bound.in_shape)} to {_words(bound.out_shape)}",
                               "only flattening to (N, C*H*W), before a linear layer, is supported")

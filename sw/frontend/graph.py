@@ -2,13 +2,13 @@
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from ...hw.arch.errors import ModelError
 
-__all__ = ["INPUT", "Clamp", "FloatConcat", "FloatLayer", "FloatResidual", "Graph"]
+__all__ = ["INPUT", "Clamp", "FloatConcat", "FloatLayer", "FloatResidual", "Graph", "Output"]
 
 INPUT = ""
 """Name of the network's input among the tensors of a graph; the others are named like the layers that make them."""
@@ -81,7 +81,7 @@ class FloatLayer:
     name : str
         Path of the module it came from.
     op : str
-        ``"conv"``, ``"maxpool"`` or ``"avgpool"``.
+        ``"conv"``, ``"maxpool"``, ``"avgpool"`` or ``"leaky"``, which is a leaky ReLU.
     source : str
         The tensor that it reads: :data:`INPUT`, a layer's or a concatenation's name.
     in_shape, out_shape : (int, int, int)
@@ -98,6 +98,8 @@ class FloatLayer:
         Only for ``conv``; zeros when the network has none.
     divisor : int
         What ``avgpool`` divides the sum of its taps by.
+    leak : int
+        ``leaky`` multiplies what is negative by ``2**-leak``.
     clamp : Clamp
         Applied to the output.
     normalized : bool
@@ -110,7 +112,7 @@ class FloatLayer:
     """
 
     name: str
-    op: Literal["conv", "maxpool", "avgpool"]
+    op: Literal["conv", "maxpool", "avgpool", "leaky"]
     source: str = INPUT
     in_shape: tuple[int, int, int]
     out_shape: tuple[int, int, int]
@@ -122,6 +124,7 @@ class FloatLayer:
     weight: np.ndarray | None = None
     bias: np.ndarray | None = None
     divisor: int = 1
+    leak: int = 0
     clamp: Clamp = Clamp()
     normalized: bool = False
     residuals: tuple[FloatResidual, ...] = ()
@@ -136,6 +139,27 @@ class FloatLayer:
     def covers_map(self) -> bool:
         """Whether the kernel covers the whole input, so that the layer is a matrix product."""
         return self.kernel == self.in_shape[1:] and not any(self.padding)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Output:
+    """One of several tensors that a module returns: a range of the channels of the graph's output.
+
+    Parameters
+    ----------
+    name : str
+        Its key, or its position.
+    start, stop : int
+        Its channels: from ``start``, up to ``stop``, which is not one of them.
+    """
+
+    name: str
+    start: int
+    stop: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fit for JSON."""
+        return {"name": self.name, "channels": [self.start, self.stop]}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -155,6 +179,13 @@ class Graph:
         In an order in which their parts are there.
     parameters : int
         Parameters of the original module, batch-norm statistics counted, each shared tensor once.
+    inputs : tuple of tuple of int
+        Shape of each tensor that the module takes, without the batch: (C, H, W) or (C, L). The image's channels are
+        those of one after the other. Empty: it takes images of ``image_shape``.
+    outputs : tuple of Output
+        What it returns, where that is not one tensor alone.
+    left_to_host : tuple of str
+        What the module ends in that the graph does not have, in words.
     """
 
     image_shape: tuple[int, int, int]
@@ -162,6 +193,9 @@ class Graph:
     layers: tuple[FloatLayer, ...]
     concats: tuple[FloatConcat, ...] = ()
     parameters: int
+    inputs: tuple[tuple[int, ...], ...] = ()
+    outputs: tuple[Output, ...] = ()
+    left_to_host: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.layers:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ...hw.arch.errors import ModelError
 from ..train import load_checkpoint, load_weights
 from ..zoo import NETWORKS
+from .capture import capture, on_images
 
 if TYPE_CHECKING:
     import torch
@@ -30,13 +31,28 @@ class Loaded:
         A checkpoint's ``network``, ``dataset``, ``float_accuracy`` and ``seed``; of a zoo network's weights ``network``
         and ``dataset``; of a Python name or an ONNX file only ``network``.
     notes : tuple of str
-        What of the file is left to the host.
+        What of the network is left to the host, and what becomes of several outputs.
+    outputs : tuple of str
+        Names of its outputs, where it has several.
     """
 
     model: "torch.nn.Module"
     input_shape: tuple[int, int, int] | None
     metadata: dict[str, Any]
     notes: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+
+    def on_images(self, shape: tuple[int, int, int]) -> "Loaded":
+        """With a model that takes images of this shape and returns class scores, and notes on what it differs in."""
+        if self.input_shape is not None:
+            return self
+        graph = capture(self.model, shape)
+        notes, outputs = (*self.notes, *graph.left_to_host), tuple(output.name for output in graph.outputs)
+        if len(outputs) > 1:
+            notes += ("its outputs are one tensor's channels: " + ", ".join(
+                f"{output.name} from {output.start} to {output.stop - 1}" for output in graph.outputs),)
+        return dataclasses.replace(self, model=on_images(self.model, graph), notes=notes,
+                                   outputs=outputs if len(outputs) > 1 else ())
 
 
 def load_model(source: str) -> Loaded:

@@ -135,6 +135,11 @@ def _relu(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
     return builder.emit(node, functional.relu, (builder.activation(node, inputs),))
 
 
+def _leaky(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
+    leaky = functools.partial(functional.leaky_relu, negative_slope=node.attributes["alpha"])
+    return builder.emit(node, leaky, (builder.activation(node, inputs),))
+
+
 def _clip(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
     x, limits = builder.activation(node, inputs), {}
     for place, name in ((1, "min"), (2, "max")):
@@ -196,7 +201,7 @@ def _reduce_mean(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation
 
 
 LAYERS: dict[str, Callable[[Builder, OnnxNode, Inputs], Activation]] = {
-    "conv": _conv, "gemm": _gemm, "matmul": _matmul, "batch_norm": _batch_norm, "relu": _relu, "clip": _clip,
-    "maxpool": _max_pool, "avgpool": _average_pool, "global_average": _global_average, "global_max": _global_max,
-    "reduce_mean": _reduce_mean}
+    "conv": _conv, "gemm": _gemm, "matmul": _matmul, "batch_norm": _batch_norm, "relu": _relu, "leaky": _leaky,
+    "clip": _clip, "maxpool": _max_pool, "avgpool": _average_pool, "global_average": _global_average,
+    "global_max": _global_max, "reduce_mean": _reduce_mean}
 """What makes the modules of each kind of operator."""

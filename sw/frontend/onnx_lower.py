@@ -74,8 +74,9 @@ def load_onnx(path: str | Path) -> OnnxModel:
     for node in host:
         _check_host(node, result)
     builder.network.output = builder.plain(result).key
-    return OnnxModel(file=file, module=builder.network.eval(), notes=tuple(
-        f"{node.where} is left to the host: the class with the highest score is the same without it" for node in host))
+    builder.network.notes = tuple(
+        f"{node.where} is left to the host: the class with the highest score is the same without it" for node in host)
+    return OnnxModel(file=file, module=builder.network.eval(), notes=builder.network.notes)
 
 
 def _tail(file: OnnxFile) -> tuple[str, list[OnnxNode]]:

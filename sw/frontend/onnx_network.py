@@ -61,11 +61,14 @@ class OnnxNetwork(nn.Module):
     ----------
     output : str
         Name of the tensor that it returns.
+    notes : tuple of str
+        What of the file is left to the host.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__()
         self.input = self.output = name
+        self.notes: tuple[str, ...] = ()
         self._steps: list[tuple[str, tuple[str, ...], str]] = []
 
     def append(self, name: str, module: Operation, sources: tuple[str, ...], target: str) -> None:

@@ -6,7 +6,7 @@ attribute of an operator's schemas, from opset 13 on, stands in its row. What no
 
 import dataclasses
 
-from .operators import Attribute
+from .operators import SLOPES, Attribute
 
 __all__ = ["BY_OP", "HOST", "OPERATORS", "OPSET", "QUANT_DOMAINS", "REWRITES", "OnnxOperator", "markdown"]
 
@@ -70,6 +70,8 @@ OPERATORS: tuple[OnnxOperator, ...] = (
         Attribute("epsilon"), Attribute("momentum"), _only("training_mode", 0, "export in evaluation mode")),
         (("scale, B, mean, var", _CONSTANT),)),
     OnnxOperator(("Relu",), "relu", "nn.ReLU"),
+    OnnxOperator(("LeakyRelu",), "leaky", "nn.LeakyReLU", (
+        Attribute("alpha", "1/2, 1/4, 1/8 ... 1/128", lambda value: value in SLOPES, "use a power of two, as 0.125"),)),
     OnnxOperator(("Clip",), "clip", "torch.clamp", (), (("min, max", "constant numbers"),)),
     OnnxOperator(("MaxPool",), "maxpool", "nn.MaxPool2d", (
         *_WINDOW, Attribute("dilations", "any; 1 with SAME_UPPER or SAME_LOWER"),
@@ -129,7 +131,7 @@ REWRITES: dict[str, str] = {
     "ConvTranspose": "use Conv (transposed convolution, with its output_padding, is not supported)",
     **dict.fromkeys(("LayerNormalization", "GroupNormalization", "InstanceNormalization", "LpNormalization",
                      "MeanVarianceNormalization", "LRN"), _NORM),
-    **dict.fromkeys(("LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Gelu", "HardSwish", "Mish", "Swish", "Softplus",
+    **dict.fromkeys(("PRelu", "Elu", "Selu", "Celu", "Gelu", "HardSwish", "Mish", "Swish", "Softplus",
                      "Softsign", "ThresholdedRelu"), "use Relu"),
     **dict.fromkeys(("Sigmoid", "HardSigmoid"), "use Clip from 0 to 1; leave it out at the end: scores keep their "
                     "order"),

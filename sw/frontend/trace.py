@@ -2,18 +2,19 @@
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...hw.arch.errors import ModelError
-from .operators import BY_TARGET, REWRITES, Operator, unsupported
+from .operators import BY_TARGET, HOST, REWRITES, Operator, unsupported
 
 if TYPE_CHECKING:
     import torch
     from torch.fx import Node
 
-__all__ = ["Bound", "Trace", "count_parameters", "trace"]
+__all__ = ["BATCH", "Bound", "Trace", "count_parameters", "trace"]
 
 BATCH = 2
 """Images in the example input: more than one, so that an operation over the batch shows in the shapes."""
@@ -70,15 +71,21 @@ class Trace:
 
     Parameters
     ----------
-    input, output : str
-        Names of the network's input and of the operator that makes its output.
+    inputs : dict
+        Shape of each tensor that it takes, batch dimension left out, by name.
+    outputs : tuple of (str, str)
+        Key or position of each tensor that it returns, and the operator or input that makes it. The key of one that is
+        returned alone is empty.
     operators : tuple of Bound
-        In execution order; only those that the output depends on.
+        In execution order; only those that the outputs depend on.
+    left_to_host : tuple of str
+        What it ends in besides, in words.
     """
 
-    input: str
-    output: str
+    inputs: dict[str, tuple[int, ...]]
+    outputs: tuple[tuple[str, str], ...]
     operators: tuple[Bound, ...]
+    left_to_host: tuple[str, ...] = ()
 
 
 def count_parameters(model: "torch.nn.Module") -> int:
@@ -87,15 +94,16 @@ def count_parameters(model: "torch.nn.Module") -> int:
     return sum(tensor.numel() for tensor in tensors.values() if tensor.is_floating_point())
 
 
-def trace(model: "torch.nn.Module", input_shape: tuple[int, int, int]) -> Trace:
+def trace(model: "torch.nn.Module", shapes: Sequence[tuple[int, ...]]) -> Trace:
     """Export a module in evaluation mode and bind every operator.
 
     Parameters
     ----------
     model : torch.nn.Module
         Its training mode is restored.
-    input_shape : (int, int, int)
-        Channels, height, width.
+    shapes : sequence of tuple of int
+        Of each tensor that it takes, without the batch: channels, height, width, or channels and length. One of height
+        1 may also be one that the module takes without the height.
 
     Raises
     ------
@@ -109,18 +117,29 @@ def trace(model: "torch.nn.Module", input_shape: tuple[int, int, int]) -> Trace:
     check_finite(model)
     dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
     training, disabled = model.training, logging.root.manager.disable
+    candidates = [tuple(shapes)]
+    if len(shapes) == 1 and len(shapes[0]) == 3 and shapes[0][1] == 1:
+        candidates.append(((shapes[0][0], shapes[0][2]),))
+    failed: dict[str, Exception] = {}
     logging.disable(logging.CRITICAL)  # torch logs a traceback of what is raised anyway
     try:
-        program = torch.export.export(model.eval(), (torch.zeros(BATCH, *input_shape, dtype=dtype),), strict=False)
-    except Exception as error:  # whatever the module's own forward raises
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{type(model).__name__}: can't be traced with an input of shape {(BATCH, *input_shape)}: "
-                         f"{reason}; check the input shape, and that forward takes one tensor and has no "
-                         f"data-dependent branch") from error
+        for taken in candidates:
+            inputs = tuple(torch.zeros(BATCH, *shape, dtype=dtype) for shape in taken)
+            try:
+                program = torch.export.export(model.eval(), inputs, strict=False)
+                break
+            except Exception as error:  # whatever the module's own forward raises
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                failed[f"{' and '.join(str(tuple(each.shape)) for each in inputs)}: {reason}"] = error
     finally:
         logging.disable(disabled)
         model.train(training)
-    return _walk(program)
+    if len(failed) < len(candidates):
+        return _walk(program, taken)
+    raise ModelError(f"{type(model).__name__}: can't be traced with {'an input' if len(shapes) == 1 else 'inputs'} of "
+                     f"shape {', nor of shape '.join(failed)}; check the input shape, and that forward takes "
+                     f"{'one tensor' if len(shapes) == 1 else f'{len(shapes)} tensors'} (of several, give the shape of "
+                     f"each) and has no data-dependent branch") from next(iter(failed.values()))
 
 
 def check_finite(model: "torch.nn.Module") -> None:
@@ -136,7 +155,7 @@ def check_finite(model: "torch.nn.Module") -> None:
                              f"train the network again")
 
 
-def _walk(program: "torch.export.ExportedProgram") -> Trace:
+def _walk(program: "torch.export.ExportedProgram", shapes: Sequence[tuple[int, ...]]) -> Trace:
     from torch.fx import Node
 
     signature = program.graph_signature
@@ -145,13 +164,19 @@ def _walk(program: "torch.export.ExportedProgram") -> Trace:
     values = {**program.state_dict, **program.constants}
     constants = {node: values[names[node.name]].detach() for node in program.graph.nodes if node.name in names}
     inputs = [node for node in program.graph.nodes if node.op == "placeholder" and node not in constants]
-    if len(inputs) != 1:
-        raise ModelError(f"the network must take one tensor, not {len(inputs)}")
-    results = [value for value in program.graph.output_node().args[0] if isinstance(value, Node)]
-    if len(results) != 1 or results[0] in constants:
-        raise ModelError(f"the network must return one tensor, not {len(results)}")
-    order = list(program.graph.nodes)
-    live = {results[0]}
+    if len(inputs) != len(shapes):
+        raise ModelError(f"the network must take {len(shapes)} tensors, not {len(inputs)}")
+    returned = [(key, value) for key, value in zip(_keys(program), program.graph.output_node().args[0], strict=True)
+                if value is not None]
+    refused = ModelError("the network must return tensors that are computed from its input, and nothing else")
+    if not returned or not all(isinstance(value, Node) for _, value in returned):
+        raise refused
+    order, host, results = list(program.graph.nodes), dict[Node, None](), list[Node]()
+    for _, value in returned:
+        scores, left = _tail(value)
+        results.append(scores)
+        host |= dict.fromkeys(left)
+    live = set(results)
     for node in reversed(order):
         if node in live:
             live.update(node.all_input_nodes)
@@ -165,9 +190,52 @@ def _walk(program: "torch.export.ExportedProgram") -> Trace:
         _check_in_place(node, order)
         if node not in live:
             continue
-        users = sum(_uses(user, node) for user in node.users if user in live) + (node is results[0])
+        users = sum(_uses(user, node) for user in node.users if user in live) + results.count(node)
         bounds.append(_bind(node, constants, users))
-    return Trace(input=inputs[0].name, output=results[0].name, operators=tuple(bounds))
+    if any(node in constants for node in results):
+        raise refused
+    for node in constants:
+        if host and str(node.target) in {target for row in HOST for target in row.targets}:
+            # OnImages could not tell the two apart.
+            raise unsupported(_where(node), "is of constants, in a network that ends in one",
+                              "compute it beforehand, or return the logits")
+    return Trace(inputs={node.name: shape for node, shape in zip(inputs, shapes, strict=True)}, operators=tuple(bounds),
+                 outputs=tuple((key, node.name) for (key, _), node in zip(returned, results, strict=True)),
+                 left_to_host=tuple(f"{_where(node)} is left to the host: the class with the highest score is the same "
+                                    f"without it" for node in host))
+
+
+def _keys(program: "torch.export.ExportedProgram") -> list[str]:
+    """Keys or positions of what a program returns; of a tensor that is returned alone, nothing."""
+    from torch.utils import _pytree
+
+    spec = program.call_spec.out_spec
+    leaves, _ = _pytree.tree_flatten_with_path(_pytree.tree_unflatten([0] * spec.num_leaves, spec))
+    return [".".join(str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in path)
+            for path, _ in leaves]
+
+
+def _tail(result: "Node") -> "tuple[Node, list[Node]]":
+    """The node that makes the scores, and those after it that don't change which is the highest."""
+    node, scores = result, result
+    host: list[Node] = []
+    while (operator := BY_TARGET.get(str(node.target))) and operator.kind in ("host", "identity", "reshape"):
+        if operator.kind == "host":
+            _check_host(node, operator)
+            host.append(node)
+            scores = node.all_input_nodes[0]
+        node = node.all_input_nodes[0]
+    return scores, host[::-1]
+
+
+def _check_host(node: "Node", operator: Operator) -> None:
+    """What is left to the host must be about the classes."""
+    arguments = _arguments(node)
+    for rule in operator.attributes:
+        value = arguments[rule.name]
+        classes = rule.name != "dim" or value is None or value % node.all_input_nodes[0].meta["val"].dim() == 1
+        if not rule.accepts(value) or not classes:
+            raise unsupported(_where(node), f"{rule.name}={value!r} is not supported, only {rule.rule}", rule.rewrite)
 
 
 def _uses(user: "Node", node: "Node") -> int:
@@ -229,13 +297,11 @@ def _path(node: "Node") -> str:
 def _bind(node: "Node", constants: "dict[Node, torch.Tensor]", users: int) -> Bound:
     where, target = _where(node), str(node.target)
     operator = BY_TARGET.get(target)
-    if operator is None:
+    if operator is None or operator.kind == "host":
         name = target.removeprefix("aten.").split(".")[0].removesuffix("_")
         raise unsupported(where, f"operator {target} is not supported",
                           REWRITES.get(name.lstrip("_"), "see the table of supported operators in the documentation"))
-    schema = node.target._schema.arguments  # type: ignore[union-attr]
-    given = dict(zip((argument.name for argument in schema), node.args, strict=False)) | dict(node.kwargs)
-    arguments = {argument.name: given.get(argument.name, argument.default_value) for argument in schema}
+    arguments = _arguments(node)
     first, *rest = (name for name in arguments if name in operator.operands)
     if operator.commutes and not _activations(arguments[first], constants):
         arguments[first], arguments[rest[0]] = arguments[rest[0]], arguments[first]
@@ -269,6 +335,13 @@ def _bind(node: "Node", constants: "dict[Node, torch.Tensor]", users: int) -> Bo
     return Bound(name=node.name, path=_path(node), operator=operator, target=target,
                  sources=tuple(source.name for source in sources), tensors=tensors, attributes=attributes,
                  in_shape=before[1:], out_shape=after[1:], users=users, where=where)
+
+
+def _arguments(node: "Node") -> dict[str, Any]:
+    """All arguments by schema name, defaults filled in."""
+    schema = node.target._schema.arguments  # type: ignore[union-attr]
+    given = dict(zip((argument.name for argument in schema), node.args, strict=False)) | dict(node.kwargs)
+    return {argument.name: given.get(argument.name, argument.default_value) for argument in schema}
 
 
 def _activations(value: Any, constants: "dict[Node, torch.Tensor]") -> "list[Node]":

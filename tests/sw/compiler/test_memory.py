@@ -10,8 +10,8 @@ from shiftwright.hw.arch.errors import CapacityError
 from shiftwright.sw.compiler.layout import locate
 from shiftwright.sw.compiler.lower import lower
 from shiftwright.sw.compiler.memory import Lifetime, allocate, assign
-from shiftwright.sw.network import Layer, QuantizedNetwork, TensorSpec
-from tests.networks import conv, join, linear, random_network, tensor
+from shiftwright.sw.network import Layer, QuantizedNetwork, Residual, TensorSpec, Term
+from tests.networks import conv, join, linear, pool, random_network, tensor
 
 
 def part(rng: np.random.Generator, source: TensorSpec, name: str, channels: int) -> Layer:
@@ -58,6 +58,7 @@ def leaves(tensor: TensorSpec, parts: dict[str, tuple[TensorSpec, ...]]) -> list
 def test_nothing_that_is_still_read_is_overwritten(seed: int) -> None:
     """Play the layers: who owns each address, and does everybody find what he reads?"""
     config = AcceleratorConfig(act_depth=16384, lanes_y=2, lanes_x=4, streams=3)
+    in_place = 0
     for number in range(50):
         network = lower(random_network(seed + number, config, layers=4), config)
         memory = allocate(network, config)
@@ -68,6 +69,7 @@ def test_nothing_that_is_still_read_is_overwritten(seed: int) -> None:
             return address, bank
 
         parts = {concat.target.name: concat.parts for concat in network.concats}
+        whole_of = {part.name for concat in network.concats for part in concat.parts} | set(parts)
         written = [network.input.name, *(layer.target.name for layer in network.layers)]
         owner[cells(written[0])] = written[0]
         for layer in network.layers:
@@ -78,9 +80,15 @@ def test_nothing_that_is_still_read_is_overwritten(seed: int) -> None:
                 assert set(whole.ravel()) == {leaf.name for leaf in leaves(source, parts)}
             owner[cells(layer.target.name)] = layer.target.name
             for source in layer.sources:
-                assert layer.target.name not in owner[cells(source.name)]
+                if memory.storage[layer.target.name] == memory.storage[source.name] and source.name not in whole_of:
+                    assert all(np.array_equal(*both) for both in zip(cells(layer.target.name), cells(source.name),
+                                                                     strict=True))
+                    in_place += 1
+                else:
+                    assert layer.target.name not in owner[cells(source.name)]
         ends = [place.base + place.steps(config).size for place in memory.placements.values()]
         assert memory.peak == max(ends) <= config.act_depth
+    assert in_place
 
 
 def test_parts_lie_side_by_side_in_the_whole(rng: np.random.Generator) -> None:
@@ -129,3 +137,27 @@ def test_too_small_memory_names_layer_need_and_way_out(rng: np.random.Generator)
                                             r"each of the 16 banks \(one.out 32, two.out 512\), but has 543; raise "
                                             r"act_depth to 544, use more lanes \(now 4x4x1\)"):
         allocate(network, AcceleratorConfig(act_depth=543))
+
+
+def test_what_is_made_of_each_activation_alone_is_written_in_its_place(rng: np.random.Generator) -> None:
+    source = tensor("input", 8, 8, 8)
+    one = conv(rng, source, "one", channels=16, kernel=(3, 3), padding=(1, 1, 1, 1), signed=True)
+    two = conv(rng, source, "two", channels=16, kernel=(3, 3), padding=(1, 1, 1, 1), signed=True)
+    added = conv(rng, one.target, "added", channels=16, kernel=(1, 1), groups=16, signed=True,
+                 residuals=(Residual(source=two.target, terms=(Term(False, 0),)),))
+    leaky = pool(rng, added.target, "leaky", op="leaky", kernel=(1, 1), stride=(1, 1))
+    last = conv(rng, leaky.target, "last", channels=2, kernel=(1, 1))
+    config = AcceleratorConfig()
+    memory = allocate(QuantizedNetwork(input=source, layers=(one, two, added, leaky, last)), config)
+    assert {name: memory.storage[name] for name in ("added.out", "leaky.out")} == dict.fromkeys(
+        ("added.out", "leaky.out"), "one.out")
+    assert memory.peak == 2 * 16 * 4 + 8 * 4
+    # Somebody reads it again, another layout is wanted, or it is raw: it has a place of its own.
+    again = conv(rng, added.target, "again", channels=16, kernel=(1, 1),
+                 residuals=(Residual(source=leaky.target, terms=(Term(False, 0),)),))
+    strided = conv(rng, leaky.target, "strided", channels=2, stride=(2, 2))
+    raw = conv(rng, one.target, "raw", channels=16, kernel=(1, 1), groups=16, raw=True)
+    begun = one, two, added, leaky
+    for layers, name in (((*begun, again), "leaky.out"), ((*begun, strided), "leaky.out"), ((one, raw), "raw.out")):
+        memory = allocate(QuantizedNetwork(input=source, layers=layers), config)
+        assert memory.storage[name] == name

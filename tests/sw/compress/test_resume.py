@@ -48,9 +48,11 @@ def run(recipe: Recipe, path: Path, *, checkpoint: Path | None = None, stop: int
     return seen
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPE_NAMES if trains(name)])
-def test_every_recipe_goes_on_to_the_same_bits(name: str, tmp_path: Path) -> None:
-    recipe = load_recipe(name, settings=["epochs=4", "batch=64"])
+@pytest.mark.parametrize(("name", "settings"), [
+    *((name, []) for name in RECIPE_NAMES if trains(name)),
+    ("best", ["start=ptq", "target_size=1400", "terms=2", "span=5", "learning_rate=0.01"])])
+def test_every_recipe_goes_on_to_the_same_bits(name: str, settings: list[str], tmp_path: Path) -> None:
+    recipe = load_recipe(name, settings=["epochs=4", "batch=64", *settings])
     whole = run(recipe, tmp_path / "whole", model=digits_network())
     for stop in (1, 3) if name == "slq" else (3,):
         checkpoint = tmp_path / f"{stop}.state"

@@ -155,6 +155,7 @@ SUPPORTED: dict[str, Make] = {
     "mean": lambda g: g("Gemm", g("ReduceMean", relu(g), axes=[-1, 2], keepdims=0), g.weights(4, 2)),
     "mean_keepdims": lambda g: conv(g, g("ReduceMean", relu(g), axes=[2, 3]), 4, 2, (1, 1)),
     "mean_of_nothing": lambda g: g("Relu", conv(g, g("ReduceMean", "x", integers(), noop_with_empty_axes=1))),
+    "leaky": lambda g: g("LeakyRelu", conv(g), alpha=0.125),
     "add": two(lambda g, a, b: g("Relu", g("Add", b, a))),
     "add_of_two_convolutions": two(lambda g, a, b: g("Add", g("Conv", a, g.weights(4, 4, 1, 1)), b)),
     "sub": two(lambda g, a, b: g("Sub", a, b)),

@@ -151,7 +151,9 @@ SAID: dict[str, str] = {
     "pool_same_dilated": "bad (MaxPool): auto_pad='SAME_LOWER' with dilations=[1, 2] is not supported; give pads",
     "pool_ceil_valid": (
         "bad (MaxPool): auto_pad='VALID' with ceil_mode=1 is not supported; set ceil_mode=0, or give pads"),
-    "leaky": "bad (LeakyRelu): operator LeakyRelu is not supported; use Relu",
+    "leaky": (
+        "bad (LeakyRelu): alpha=0.009999999776482582 is not supported, only 1/2, 1/4, 1/8 ... 1/128; use a power of "
+        "two, as 0.125"),
     "softmax": "bad (Softmax): operator Softmax is not supported; only the last operator may be one: leave it out",
     "sigmoid": (
         "bad (Sigmoid): operator Sigmoid is not supported; use Clip from 0 to 1; leave it out at the end: scores "

@@ -1,0 +1,56 @@
+"""A module from images to class scores around one that takes or returns something else."""
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+__all__ = ["OnImages"]
+
+LEFT_OUT = (torch.ops.aten._softmax.default, torch.ops.aten._log_softmax.default, torch.ops.aten.argmax.default)
+"""What :data:`~.operators.HOST` comes to."""
+
+
+class OnImages(nn.Module):
+    """A module that takes images, and returns class scores as the graph that is captured from it does.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Takes one or more tensors. Returns a tensor, or several in a tuple, list or dictionary. A softmax or argmax may
+        only be at its end: it is left out.
+    shapes : sequence of tuple of int
+        Of what it takes, without the batch: (C, H, W) or (C, L).
+    ends : bool
+        Whether there may be something to leave out.
+    """
+
+    module: nn.Module
+    shapes: tuple[tuple[int, ...], ...]
+
+    def __init__(self, module: nn.Module, shapes: Sequence[Sequence[int]], *, ends: bool = True) -> None:
+        super().__init__()
+        self.module, self.shapes, self.ends = module, tuple(tuple(shape) for shape in shapes), ends
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores (N, values), or a map (N, C, H, W), of images (N, C, H, W)."""
+        parts = images.split([shape[0] for shape in self.shapes], dim=1)
+        with torch.no_grad(), _LeftOut() if self.ends else contextlib.nullcontext():
+            made = self.module(*(part.reshape(-1, *shape).contiguous()
+                                 for part, shape in zip(parts, self.shapes, strict=True)))
+        scores = [leaf for leaf in tree_leaves(made) if isinstance(leaf, Tensor)]
+        if len(scores) == 1:
+            return scores[0]
+        return torch.cat([each.reshape(len(images), each.shape[1], -1) for each in scores], 1).flatten(1)
+
+
+class _LeftOut(TorchDispatchMode):
+    """Makes each softmax and argmax return what it is given."""
+
+    def __torch_dispatch__(self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (),
+                           kwargs: Mapping[str, Any] | None = None) -> Any:
+        return args[0].clone() if func in LEFT_OUT else func(*args, **(kwargs or {}))
