@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...hw.arch.errors import DataError, ModelError
-from .options import QuantizedRecipe
 from .recipe import Progress, Recipe, load_recipe
 
 if TYPE_CHECKING:
@@ -66,6 +65,7 @@ def compress(model: "torch.nn.Module", recipe: Recipe | str, train_data: "Datase
         If there is no such device.
     """
     from ..frontend.capture import capture, image_shape, on_images
+    from .options import QuantizedRecipe
     from .session import Checkpoint, Session, fingerprint, torch_device
 
     shape = tuple(train_data.images.shape[1:])
@@ -93,6 +93,8 @@ def compress(model: "torch.nn.Module", recipe: Recipe | str, train_data: "Datase
 
 def _check_training(recipe: Recipe, data: "Dataset", outputs: list[str]) -> None:
     """Refuse to train several outputs on labels, which are those of one."""
+    from .options import QuantizedRecipe
+
     if (isinstance(recipe, QuantizedRecipe) and recipe.trains and recipe.distill < 1
             and recipe.epochs_for(len(data.images))):
         raise ModelError(f"recipe {recipe.name}: the network has the outputs {', '.join(outputs)}, but labels are of "

@@ -80,13 +80,14 @@ def chosen_cases(config: AcceleratorConfig, seed: int) -> list[RegressionCase]:
                    per_channel=False)
     few = conv(rng, tensor("input", 2, 7, 5), "few", channels=9, kernel=(1, 1), zeros=0.9, scale_terms=1)
     one = linear(rng, tensor("input", 1), "one", features=1)
-    wide = conv(rng, tensor("input", 1, 12, 10), "wide", channels=40, kernel=(3, 3), padding=(1, 1, 1, 1))
+    wide = conv(rng, tensor("input", 1, 12, 10), "wide", channels=20, entries=3, terms=1, kernel=(3, 3), padding=(1, 1, 1, 1))
     return [
         chain("strides, dilation, groups", picture, strided, dilated, depthwise, arithmetic=arithmetic),
         chain("poolings", picture, most, average, arithmetic=arithmetic),
         chain("leaky ReLU", picture, leaky, pool(rng, leaky.target, "pool"), arithmetic=arithmetic),
         chain("more channels than memory", wide.source, wide, pool(rng, wide.target, "pool"),
-              linear(rng, pool(rng, wide.target, "pool").target, "features", features=3), arithmetic=arithmetic),
+              conv(rng, pool(rng, wide.target, "pool").target, "few", channels=3, kernel=(1, 1)),
+              arithmetic=arithmetic),
         chain("fully connected, raw", vector, hidden, linear(rng, hidden.target, "raw", features=10, raw=True),
               arithmetic=arithmetic),
         chain("long runs of zeros", long.source, long, arithmetic=arithmetic),
