@@ -91,12 +91,17 @@ def accuracy(module: "nn.Module", dataset: Dataset, *, batch: int = 1000) -> flo
 
 
 def shift_randomly(images: "torch.Tensor", shift: int, generator: "torch.Generator") -> "torch.Tensor":
-    """Move each image (N, C, H, W) by up to ``shift`` pixels each way, independently; zeros come in at the borders."""
+    """Move each image (N, C, H, W) by up to ``shift`` pixels each way, independently; zeros come in at the borders.
+
+    Signals, which are one pixel high, move along only.
+    """
     import torch
 
     count, _, height, width = images.shape
     padded = torch.nn.functional.pad(images, (shift, shift, shift, shift))
     y, x = torch.randint(0, 2 * shift + 1, (2, count, 1), generator=generator)
+    if height == 1:
+        y = torch.full_like(y, shift)
     rows, columns = y + torch.arange(height), x + torch.arange(width)
     number = torch.arange(count)[:, None, None]
     return padded.permute(0, 2, 3, 1)[number, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

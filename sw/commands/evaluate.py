@@ -65,6 +65,9 @@ def _evaluate_network(file: Path, dataset: Any, board: str | None, config: Path 
     from ..network import QuantizedNetwork
 
     network = QuantizedNetwork.load(file)
+    if outputs := network.metadata.get("outputs"):
+        raise ModelError(f"{file}: the network has the outputs {', '.join(output['name'] for output in outputs)}, but "
+                         f"labels are of one; compare it with 'shiftwright simulate', or run golden.run in Python")
     target = configuration(board, config) if board is not None or config is not None else None
     compilation = None if target is None else compile_detailed(network, target)
     result: dict[str, Any] = {"model": "golden", "accuracy": round(golden.accuracy(network, dataset), 6)}

@@ -65,7 +65,6 @@ def compress(model: "torch.nn.Module", recipe: Recipe | str, train_data: "Datase
         If there is no such device.
     """
     from ..frontend.capture import capture, image_shape, on_images
-    from .options import QuantizedRecipe
     from .session import Checkpoint, Session, fingerprint, torch_device
 
     shape = tuple(train_data.images.shape[1:])
@@ -79,8 +78,6 @@ def compress(model: "torch.nn.Module", recipe: Recipe | str, train_data: "Datase
     if len(graph.outputs) > 1:
         _check_training(recipe, train_data, [output.name for output in graph.outputs])
     _check_labels(train_data, math.prod(graph.layers[-1].out_shape))
-    if shape[1] == 1 and isinstance(recipe, QuantizedRecipe) and recipe.shift:
-        recipe = recipe.replace(shift=0)  # up or down, there would be nothing left of a signal
     where = torch_device(device)
     file = None if checkpoint is None else Checkpoint(checkpoint, fingerprint(graph, recipe, train_data, seed, where))
     with Session(where, file).active():

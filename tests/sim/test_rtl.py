@@ -80,7 +80,8 @@ def chosen_cases(config: AcceleratorConfig, seed: int) -> list[RegressionCase]:
                    per_channel=False)
     few = conv(rng, tensor("input", 2, 7, 5), "few", channels=9, kernel=(1, 1), zeros=0.9, scale_terms=1)
     one = linear(rng, tensor("input", 1), "one", features=1)
-    wide = conv(rng, tensor("input", 1, 12, 10), "wide", channels=20, entries=3, terms=1, kernel=(3, 3), padding=(1, 1, 1, 1))
+    wide = conv(rng, tensor("input", 1, 12, 10), "wide", channels=20, entries=3, terms=1, kernel=(3, 3),
+                padding=(1, 1, 1, 1))
     return [
         chain("strides, dilation, groups", picture, strided, dilated, depthwise, arithmetic=arithmetic),
         chain("poolings", picture, most, average, arithmetic=arithmetic),

@@ -1,5 +1,6 @@
 """``shiftwright evaluate`` on compressed networks and images."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -54,6 +55,13 @@ def test_part_of_a_data_set(tmp_path, shiftwright, network):
     dataset = load("digits", split="train").take(50)
     assert (found["images"], found["split"]) == (50, "train")
     assert found["accuracy"] == pytest.approx(np.mean(golden.predict(network, dataset.images) == dataset.labels))
+
+
+def test_several_outputs_have_no_accuracy(tmp_path, shiftwright, network):
+    outputs = [{"name": "colour", "channels": [0, 4]}, {"name": "shape", "channels": [4, 10]}]
+    dataclasses.replace(network, metadata={"outputs": outputs}).save(tmp_path / "n.swc")
+    found = shiftwright("evaluate", tmp_path / "n.swc", "--data", "digits")
+    assert found.code == 2 and "the network has the outputs colour, shape, but labels are of one" in found.err
 
 
 @pytest.mark.parametrize(("name", "content", "message"), [

@@ -73,6 +73,15 @@ def test_random_shifts_move_whole_images():
     assert len(offsets) > 10
 
 
+def test_signals_move_along_only() -> None:
+    generator = torch.Generator().manual_seed(1)
+    signals = torch.zeros(50, 2, 1, 9)
+    signals[:, :, 0, 4] = 1
+    moved = training.shift_randomly(signals, 2, generator)
+    assert moved.shape == signals.shape and torch.equal(moved.sum((2, 3)), torch.ones(50, 2))
+    assert set(moved[:, 0, 0].argmax(1).tolist()) == {2, 3, 4, 5, 6}
+
+
 def test_wrong_arguments(digits):
     with pytest.raises(ModelError, match="epochs must be at least 1, not 0"):
         training.train("digits", digits[0], test=digits[1], epochs=0)
