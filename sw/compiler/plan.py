@@ -46,8 +46,9 @@ class Plan:
     config : AcceleratorConfig
         The accelerator as it is.
     needs : mapping of str to int
-        Parameters of `config` that the network needs larger, with the least values that do; they may be beyond what a
-        configuration can have. The plan is for an accelerator with them.
+        Parameters of `config` that the network needs larger, with the least values that do (of activation memory, those
+        that do without convolutions in pieces); they may be beyond what a configuration can have. The plan is for an
+        accelerator with them.
     memory : Allocation
         Places of all tensors.
     peak_layer : str
@@ -176,7 +177,7 @@ class _Planner:
                 raise
             lowered, memory = place(self.network, config, error.needs["act_depth"])
         # What is proven and encoded does not depend on the rest.
-        key = (memory.tail, config.replace(
+        key = (memory.tail, _layers(lowered), config.replace(
             **ANY, interleave=1, max_code_bits=15, dict_depth=1024, positions=512, counters=False, shadow_chain=False,
             weight_memory="block"))
         if self._proven is None or self._proven[0] != key:
@@ -197,13 +198,18 @@ class _Planner:
         while True:
             built = config.replace(weight_depth=min(depth, ANY["weight_depth"]))
             latency = memory_latency(built)
-            key = found.memory.tail, latency, config.replace(
+            key = found.memory.tail, _layers(found.lowered), latency, config.replace(
                 act_depth=ANY["act_depth"], weight_depth=ANY["weight_depth"], map_bits=ANY["map_bits"],
                 weight_memory="block")
             layers, words = _remembered(self._assembled, key, functools.partial(_counted, found, encoded, built))
             if words <= depth or latency == memory_latency(built.replace(weight_depth=min(words, ANY["weight_depth"]))):
                 return layers, words
             depth = words
+
+
+def _layers(network: QuantizedNetwork) -> tuple[str, ...]:
+    """What tells a lowered network from others of one network: some have convolutions in pieces."""
+    return tuple(layer.name for layer in network.layers)
 
 
 def _counted(found: _Proven, encoded: tuple[list[EncodedLayer], list[bool]],
