@@ -12,6 +12,7 @@ ResNet-20 and AlexNet with weights as those of ``plan.py``, by ``shiftwright com
 """
 
 import argparse
+import multiprocessing
 import os
 import resource
 import subprocess
@@ -27,7 +28,9 @@ from plan import HOLDS, captured, quantized
 
 from shiftwright.hw.arch.config import AcceleratorConfig
 from shiftwright.sw.compiler.compile import compile_detailed
+from shiftwright.sw.frontend.trace import count_parameters
 from shiftwright.sw.network import Layer, QuantizedNetwork, TensorSpec, Term
+from shiftwright.sw.zoo import network_info
 
 SIZES = (9216, 4096, 4096, 1000)
 CODEBOOK = ((), *((Term(negative, shift),) for shift in range(3) for negative in (False, True)))
@@ -60,27 +63,34 @@ def network(seed: int) -> QuantizedNetwork:
                             metadata={})
 
 
+def save_random(name: str, seed: int, path: Path) -> None:
+    """Write a network with random weights."""
+    quantized(captured(name), COMMANDS[name][0], seed).save(path)
+
+
 def by_command(name: str, seed: int) -> bool:
     """Compile one network as a user does; whether that took no more than it may."""
-    density, most_seconds = COMMANDS[name]
+    most_seconds = COMMANDS[name][1]
     with tempfile.TemporaryDirectory() as folder:
         source, config, image = (Path(folder, f"{name}{suffix}") for suffix in (".swc", ".toml", ".swi"))
-        made = quantized(captured(name), density, seed)
-        made.save(source)
+        # In a process of its own: a command's peak is never below that of the process that starts it.
+        maker = multiprocessing.get_context("spawn").Process(target=save_random, args=(name, seed, source))
+        maker.start()
+        maker.join()
         config.write_text("".join(f"{option} = {value}\n" for option, value in HOLDS.changes.items()))
         process = subprocess.Popen([sys.executable, "-m", "shiftwright.sw.cli", "compile", source, "--config", config,
                                     "-o", image], stdout=subprocess.DEVNULL)
         _, status, used = os.wait4(process.pid, 0)
         if status:
             sys.exit(os.waitstatus_to_exitcode(status))
-        size = image.stat().st_size
+        size, parameters = image.stat().st_size, count_parameters(network_info(name).build())
     seconds, gib = used.ru_utime + used.ru_stime, used.ru_maxrss / (1 << 20)
-    most_gib = 1 + 4 * 4 * made.parameters / (1 << 30)
+    most_gib = 1 + 4 * 4 * parameters / (1 << 30)
     record.write(f"large.{name}", {
         **record.provenance(seed, ("shiftwright", "numpy")),
-        "figures": {"parameters": made.parameters, "compile_s": round(seconds, 2), "gib": round(gib, 3),
+        "figures": {"parameters": parameters, "compile_s": round(seconds, 2), "gib": round(gib, 3),
                     "most_gib": round(most_gib, 3), "bytes": size, "seed": seed}})
-    print(f"{name}, {made.parameters:,} parameters: {seconds:.1f} s of {most_seconds:g}, {gib:.2f} GiB of "
+    print(f"{name}, {parameters:,} parameters: {seconds:.1f} s of {most_seconds:g}, {gib:.2f} GiB of "
           f"{most_gib:.2f}, {size:,} bytes")
     return seconds <= most_seconds and gib <= most_gib
 
@@ -114,10 +124,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--case", choices=("alexnet_fc", *COMMANDS), help="only this case")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
-    held = []
+    held = [by_command(name, options.seed) for name in COMMANDS if options.case in (None, name)]
     if options.case in (None, "alexnet_fc"):
-        held.append(linear_layers(options.seed))  # first: the process's peak counts
-    held += [by_command(name, options.seed) for name in COMMANDS if options.case in (None, name)]
+        held.append(linear_layers(options.seed))
     return 0 if all(held) else 1
 
 

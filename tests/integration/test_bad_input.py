@@ -173,8 +173,8 @@ OFFLINE = [
     Bad("simulate net.swi --data svhn", "data set svhn (test) is not here"),
     Bad("evaluate net.swc --data fashion-mnist", "name theirs with --data-dir or SHIFTWRIGHT_DATA"),
     Bad("evaluate net.swc --data mnist --data-dir nowhere", "data folder nowhere does not exist"),
-    Bad("evaluate net.swc --data imagenet", "unknown data set 'imagenet'"),
-    Bad("train alexnet -o new.safetensors", "alexnet"),
+    Bad("evaluate net.swc --data birds", "unknown data set 'birds'"),
+    Bad("train lenet9 -o new.safetensors", "lenet9"),
 ]
 
 
@@ -233,7 +233,7 @@ NETWORKS = {
     "conv3d": ("Unflatten(1, (1, 1)), nn.Conv3d(1, 2, (1, 3, 3))", "unflatten", "keep images as N, C, H, W"),
     "sigmoid": ("Conv2d(1, 2, 3), nn.Sigmoid()", "sigmoid", "use nn.Hardtanh(0, 1)"),
     "leaky": ("Conv2d(1, 2, 3), nn.LeakyReLU()", "negative_slope=0.01", "use nn.LeakyReLU(0.125)"),
-    "softmax": ("Flatten(), nn.Linear(64, 10), nn.Softmax(1)", "softmax", "return the logits"),
+    "softmax": ("Flatten(), nn.Softmax(1), nn.Linear(64, 10)", "softmax", "return the logits"),
     "layer_norm": ("Flatten(), nn.LayerNorm(64)", "layer_norm", "use batch norm"),
     "reflected": ("Conv2d(1, 2, 3, padding=1, padding_mode='reflect')", "pad", "use zero padding"),
     "upsampled": ("Conv2d(1, 2, 3), nn.Upsample(scale_factor=2)", "upsample", "see the table of supported"),
