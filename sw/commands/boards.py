@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from ..cli import emit
+from ._describe import print_table
 
 
 @click.command("boards", short_help="List the boards; tell what fits.")
@@ -49,7 +50,7 @@ def command(ctx: click.Context, name: str | None, everything: bool, config: Path
     if wanted is not None:
         emit({board.name: _fit(board, wanted) for board in found}, title=f"shiftwright boards, {_summary(wanted)}")
         return
-    _table([_row(board) for board in found])
+    print_table([_row(board) for board in found], "", dense=True)
 
 
 def _platforms(ctx: click.Context) -> None:
@@ -65,22 +66,8 @@ def _platforms(ctx: click.Context) -> None:
     if (ctx.obj or {}).get("json"):
         emit({"platforms": rows})
         return
-    _table([{name: value for name, value in row.items() if name != "platform"} for row in rows])
-
-
-def _table(rows: list[dict[str, Any]]) -> None:
-    """Rows with the same keys, for people."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name, value in rows[0].items():
-        table.add_column(name, justify="right" if isinstance(value, int) else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(f"{value:,}" if isinstance(value, int) else str(value)) for value in row.values()))
-    Console().print(table)
+    print_table([{name: value for name, value in row.items() if name != "platform"} for row in rows], "",
+                dense=True)
 
 
 def _row(board: Any) -> dict[str, Any]:

@@ -16,8 +16,7 @@ from .checks import check_network, tensor_ranges
 from .compilation import Compilation, CompiledLayer
 from .cycles import LayerWork, layer_cycles, watchdog
 from .descriptor import SECTIONS, LayerView, pack_descriptor, pack_header
-from .lower import lower
-from .memory import Allocation, allocate
+from .memory import Allocation
 from .parameters import Scales, pack_parameters, row_bias
 from .placement import TensorPlacement
 from .proof import Proof, prove
@@ -88,16 +87,7 @@ def place(network: QuantizedNetwork, config: AcceleratorConfig, depth: int | Non
         Of its tensors.
     """
     check_network(network, config)
-    lowered = lower(network, config)
-    check_network(lowered, config)
-    try:
-        return lowered, allocate(lowered, config, depth)
-    except CapacityError:
-        found = split_to_fit(network, config, config.act_depth if depth is None else depth)
-        if found is None:
-            raise
-        check_network(found[0], config)
-        return found
+    return split_to_fit(network, config, config.act_depth if depth is None else depth)
 
 
 def prepare(lowered: QuantizedNetwork, memory: Allocation, config: AcceleratorConfig) -> "list[Part]":

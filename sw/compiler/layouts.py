@@ -121,7 +121,7 @@ def plan(network: QuantizedNetwork, config: AcceleratorConfig, tail: int) -> Lay
         agreed = (1, 1) if name in vectors else agree(wanted.get(places[name][0], ()))
         assert agreed is not None, "lowering leaves tensors whose readers agree"
         tight[name] = TensorPlacement.of(spec, config, phases=agreed, vector=name in vectors)
-    for name, before in _in_place(network, tail, tight, places).items():
+    for name, before in _in_place(network, tail, tight).items():
         places[name] = places[before]
     steps = _steps(network, config, tail, tight, places)
     placements = {name: dataclasses.replace(place, base=places[name][1], col_step=steps[name][0],
@@ -129,24 +129,22 @@ def plan(network: QuantizedNetwork, config: AcceleratorConfig, tail: int) -> Lay
     return Layouts(placements=placements, storage={name: root for name, (root, _) in places.items()}, tail=tail)
 
 
-def _in_place(network: QuantizedNetwork, tail: int, tight: dict[str, TensorPlacement],
-              places: dict[str, tuple[str, int]]) -> dict[str, str]:
+def _in_place(network: QuantizedNetwork, tail: int, tight: dict[str, TensorPlacement]) -> dict[str, str]:
     """The tensors that are written in the place of another, which their layer is the last to read, in order."""
     last = {tensor.name: number for number, layer in enumerate(network.layers) for tensor in layer.sources}
     joined = {tensor.name for concat in network.concats for tensor in (concat.target, *concat.parts)}
+
+    def free(tensor: TensorSpec, target: TensorSpec, number: int) -> bool:
+        here, there = tight[tensor.name], tight[target.name]
+        return (tensor.shape == target.shape and last[tensor.name] == number and not joined & {tensor.name, target.name}
+                and (here.phases_y, here.phases_x) == (there.phases_y, there.phases_x)
+                and not here.vector and not there.vector)
+
     found: dict[str, str] = {}
     for number, layer in enumerate(network.layers[:tail]):
-        target = layer.target
-        if not _is_pointwise(layer) or target.name in joined:
-            continue
-        for tensor in (layer.source, *(residual.source for residual in layer.residuals
-                                       if residual.stride == (1, 1) and not residual.channel_offset)):
-            here, there = tight[tensor.name], tight[target.name]
-            if (tensor.shape == target.shape and last[tensor.name] == number and tensor.name not in joined
-                    and (here.phases_y, here.phases_x) == (there.phases_y, there.phases_x)
-                    and not here.vector and not there.vector):
-                found[target.name] = tensor.name
-                break
+        places = [tensor.name for tensor in layer.sources if free(tensor, layer.target, number)]
+        if places and _is_pointwise(layer):
+            found[layer.target.name] = places[0]
     return found
 
 

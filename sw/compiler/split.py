@@ -12,46 +12,50 @@ import numpy as np
 
 from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import CapacityError
-from ...hw.arch.image import LAYERS_MAX
 from ..network import Concat, Layer, QuantizedNetwork
+from .checks import check_network
 from .lower import lower
 from .memory import Allocation, allocate, peak_layer
 
 __all__ = ["split", "split_to_fit"]
 
 
+PIECE = ".channels"
+"""Follows a layer's name in that of a piece, before its channels."""
+
+
 def split_to_fit(network: QuantizedNetwork, config: AcceleratorConfig,
-                 depth: int) -> tuple[QuantizedNetwork, Allocation] | None:
-    """Take convolutions apart, always that at which memory is fullest, until the network fits.
+                 depth: int) -> tuple[QuantizedNetwork, Allocation]:
+    """Lower and place a network, with convolutions taken apart, always that at which memory is fullest, until it fits.
 
     Returns
     -------
     lowered : QuantizedNetwork
     memory : Allocation
-        Of its tensors. ``None`` in place of both if memory is fullest where nothing can be taken apart.
+        Of its tensors.
+
+    Raises
+    ------
+    CapacityError
+        Of the network as it is, if it does not fit and memory is fullest where nothing can be taken apart.
     """
     pools = _pooled(network)
     pieces: dict[str, int] = {}
+    first: CapacityError | None = None
     while True:
-        apart = split(network, pieces)
-        lowered = lower(apart, config)
-        if len(lowered.layers) > LAYERS_MAX:
-            return None
+        lowered = lower(split(network, pieces), config)
         try:
+            check_network(lowered, config)
             return lowered, allocate(lowered, config, depth)
-        except CapacityError:
-            worst = lowered.layers[peak_layer(lowered, config)].name.partition(PIECE)[0]
+        except CapacityError as error:
+            first = first or error
+            if "act_depth" not in error.needs:
+                raise first from None
+        worst = lowered.layers[peak_layer(lowered, config)].name.partition(PIECE)[0]
         name = next((conv for conv, pool in pools.items() if worst in (conv, pool.name)), None)
-        if name is None:
-            return None
-        most = pools[name].target.channels
-        if pieces.get(name, 1) == most:
-            return None
-        pieces[name] = min(2 * pieces.get(name, 1), most)
-
-
-PIECE = ".channels"
-"""Follows a layer's name in that of a piece, before its channels."""
+        if name is None or pieces.get(name, 1) == pools[name].target.channels:
+            raise first
+        pieces[name] = min(2 * pieces.get(name, 1), pools[name].target.channels)
 
 
 def _pooled(network: QuantizedNetwork) -> dict[str, Layer]:
