@@ -5,9 +5,12 @@
     cycle 3  shifted right by 0, 8, 16 or 24
     cycle 4  shifted right by 0 to 7; what does not fit the narrow result is noted
     cycle 5  compared with the limit on its side of 0
-    cycle 6  rounded half up, or the limit
+    cycle 6  rounded, or the limit
 
 A Horner step that subtracts is one that adds to the complement, r - t = ~(~r + t), so no step needs a carry.
+
+Half a unit is rounded up. To round it to the even integer, cycles 2 to 4 note whether they shift out anything of the
+true sum, which is a 0 of a complement.
 """
 
 from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value, signed
@@ -74,13 +77,14 @@ class Requantizer(wiring.Component):
 
         # A half bit is kept for rounding. The result of cycle 4 has it, and one bit more than an activation.
         sign = scaled[-1]
-        value = Cat(Const(0, 1), scaled).as_signed()
+        half_even = self.config.rounding == "half_even"
         narrow = act_bits + 2
         width = narrow + (1 << FINE) - 1
         amount = Signal(SCALE_SHIFT_BITS)
         complemented = Signal()
         with m.If(self.load_shift):
             m.d.sync += [amount.eq(self.amount), complemented.eq(self.complemented)]
+        value = Cat(complemented if half_even else Const(0, 1), scaled).as_signed()
         words = [Signal(signed(width), name=f"value_{n}") for n in range(4)]
         m.d.comb += [word.eq(value >> COARSE * n) for n, word in enumerate(words)]
         coarse = Signal(signed(width), reset_less=True)
@@ -105,6 +109,14 @@ class Requantizer(wiring.Component):
                       | (quarter[-1] != side) | (~fine[0] & (quarter[-2] != side))),
         ]
 
+        rounds: Value = w[0]
+        if half_even:
+            inexact = Signal(reset_less=True)
+            m.d.sync += inexact.eq(self._lost(m, value, complemented, amount[FINE:])
+                                   | _lost_bits(m, coarse, complement, 2, fine[1:], "lost_quarter")
+                                   | (fine[0] & quarter[0]))
+            rounds = w[0] & (w[1] | inexact)
+
         limit = Signal(signed(act_bits + 1))
         limited = Signal(signed(act_bits + 1), reset_less=True)
         clamp, half = Signal(reset_less=True), Signal(reset_less=True)
@@ -113,11 +125,31 @@ class Requantizer(wiring.Component):
         m.d.sync += [
             limited.eq(limit), kept.eq(w[1:]),
             clamp.eq(~self.raw & (beyond | ((w[1:].as_signed() >= limit) ^ below))),
-            half.eq(~self.raw & w[0]),
+            half.eq(~self.raw & rounds),
         ]
         m.d.sync += self.o.eq(shift_add(m, Cat(half & ~clamp, Const(0, act_bits - 1)), kept, limited[:act_bits], clamp,
                                         name="rounded"))
         return m
+
+    def _lost(self, m: Module, value: Value, complemented: Value, index: Value) -> Signal:
+        """Whether cycles 2 and 3 shift out anything of the true sum; in cycle 4."""
+        complement, step = Signal(reset_less=True), Signal(reset_less=True)
+        with m.If(self.load):
+            m.d.sync += [complement.eq(0), step.eq(0)]
+        with m.Else():
+            m.d.sync += [complement.eq(complement ^ self.flip), step.eq(step | (value[1] ^ complement))]
+        lost = Signal(reset_less=True)
+        m.d.sync += lost.eq(step | _lost_bits(m, value, complemented, COARSE, index, "lost_coarse"))
+        return lost
+
+
+def _lost_bits(m: Module, value: Value, complement: Value, step: int, index: Value, name: str) -> Signal:
+    """Whether ``value >> step * index`` loses anything: some bit below differs from those of 0."""
+    words: list[Value] = [Const(0, 1)]
+    for n in range(1, 4):
+        low = value[:step * n]
+        words.append(low != complement.replicate(len(low)))
+    return select(m, words, index, name=name)
 
 
 def _excess(value: Value, sign: Value, width: int, step: int, index: Value) -> Value:

@@ -153,7 +153,7 @@ def _run_chunk(network: QuantizedNetwork, prepared: dict[int, _Prepared],
         for residual in step.residuals:
             _join(item, residual, tensors[residual.source.name], acc)
         _check_width(step, acc, network.acc_bits, "accumulator")
-        y = _requantize(step, acc)
+        y = _requantize(step, acc, half_even=network.rounding == "half_even")
         tensors[step.target.name] = y
         outputs[step.name] = y.numpy()
     return outputs
@@ -251,8 +251,8 @@ def _pool(layer: Layer, x: "torch.Tensor") -> "torch.Tensor":
     return acc
 
 
-def _requantize(layer: Layer, acc: "torch.Tensor") -> "torch.Tensor":
-    """``clamp(((acc + bias) * scale) >> shift)``, rounded half up, int64."""
+def _requantize(layer: Layer, acc: "torch.Tensor", *, half_even: bool) -> "torch.Tensor":
+    """``clamp(((acc + bias) * scale) >> shift)``, rounded half up, or half to even, int64."""
     import torch
 
     total = acc + torch.from_numpy(np.asarray(layer.bias, np.int64)).reshape(1, -1, 1, 1)
@@ -263,14 +263,15 @@ def _requantize(layer: Layer, acc: "torch.Tensor") -> "torch.Tensor":
     for channel, (terms, shift) in enumerate(zip(layer.scale, layer.shift.tolist(), strict=True)):
         alike[terms, shift].append(channel)
     if len(alike) == 1:
-        return _rescale(layer, total, *next(iter(alike)))
+        return _rescale(layer, total, *next(iter(alike)), half_even)
     output = torch.empty_like(total)
     for (terms, shift), channels in alike.items():
-        output[:, channels] = _rescale(layer, total[:, channels], terms, shift)
+        output[:, channels] = _rescale(layer, total[:, channels], terms, shift, half_even)
     return output
 
 
-def _rescale(layer: Layer, total: "torch.Tensor", terms: tuple[Term, ...], shift: int) -> "torch.Tensor":
+def _rescale(layer: Layer, total: "torch.Tensor", terms: tuple[Term, ...], shift: int,
+             half_even: bool) -> "torch.Tensor":
     import torch
 
     if shift < 0 or not terms:
@@ -278,19 +279,28 @@ def _rescale(layer: Layer, total: "torch.Tensor", terms: tuple[Term, ...], shift
                          f"{shift}")
     bits = int(total.abs().max()).bit_length() + max(term.shift for term in terms) + 2 if total.numel() else 0
     if max(bits, shift) > INT64_BITS - 1:
-        return _rescale_big(layer, total, terms, shift)
+        return _rescale_big(layer, total, terms, shift, half_even)
     scaled = torch.zeros_like(total)
     for term in terms:
         scaled += (-total if term.neg else total) << term.shift
     half = 1 << shift >> 1
-    return ((scaled + half) >> shift).clamp(layer.qmin, layer.qmax)
+    rounded = (scaled + half) >> shift
+    if half_even and half:
+        # Of the two integers beside a tie, half up takes the greater one, which may be odd.
+        rounded -= rounded & (scaled + half == rounded << shift)
+    return rounded.clamp(layer.qmin, layer.qmax)
 
 
-def _rescale_big(layer: Layer, total: "torch.Tensor", terms: tuple[Term, ...], shift: int) -> "torch.Tensor":
+def _rescale_big(layer: Layer, total: "torch.Tensor", terms: tuple[Term, ...], shift: int,
+                 half_even: bool) -> "torch.Tensor":
     """As :func:`_rescale`, with Python's integers, for scales that don't fit 64 bits."""
     import torch
 
     scale = term_sum(terms)
     half = 1 << shift >> 1
-    values = [min(max((value * scale + half) >> shift, layer.qmin), layer.qmax) for value in total.flatten().tolist()]
+    values = []
+    for value in total.flatten().tolist():
+        rounded, rest = divmod(value * scale + half, 1 << shift)
+        rounded -= rounded & 1 if half_even and half and not rest else 0
+        values.append(min(max(rounded, layer.qmin), layer.qmax))
     return torch.tensor(values, dtype=torch.int64).reshape(total.shape)

@@ -6,8 +6,9 @@ This is what a recipe makes, what the compiler takes, and what the golden model 
 * a product is ``(x << shift) >> (max_shift - guard_bits)``, truncated towards minus infinity, then signed;
 * ``acc`` is the sum (or, for max pooling, the maximum) of the products over the taps inside the input, and of the
   products of each :class:`Residual`; of a leaky ReLU it is the greater of ``x << leak`` and ``x``;
-* the output is ``clamp(((acc + bias) * scale) >> shift)``, rounded half up, between ``qmin`` and ``qmax``;
-  ``scale`` is a sum of :class:`Term` per output channel. A raw output is ``acc + bias``.
+* the output is ``clamp(((acc + bias) * scale) >> shift)``, rounded to the nearest integer, between ``qmin`` and
+  ``qmax``; ``scale`` is a sum of :class:`Term` per output channel. A raw output is ``acc + bias``;
+* a value halfway between two integers is rounded up, or to the even one, as the network's ``rounding`` is.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..hw.arch.config import ROUNDINGS
 from ..hw.arch.errors import ModelError
 from .terms import Term, term_sum
 
@@ -32,6 +34,7 @@ class IntegerTensor:
     width: int
     bits: int
     signed: bool
+    exponent: int
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -42,6 +45,20 @@ class IntegerTensor:
     def range(self) -> tuple[int, int]:
         """Least and greatest integer value."""
         return (-(1 << self.bits - 1), (1 << self.bits - 1) - 1) if self.signed else (0, (1 << self.bits) - 1)
+
+    def quantize(self, values: np.ndarray, rounding: str) -> np.ndarray:
+        """Integers of real values, int64 (N, channels, height, width): ``x / 2**exponent``, rounded and clamped.
+
+        Parameters
+        ----------
+        values : array (N, ...)
+            As many values each as the tensor has, in C order.
+        rounding : str
+            Of halves (:data:`ROUNDINGS`).
+        """
+        scaled = np.reshape(values, (-1, *self.shape)) / 2.0**self.exponent
+        rounded = np.rint(scaled) if rounding == "half_even" else np.floor(scaled + 0.5)
+        return np.clip(rounded, *self.range).astype(np.int64)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -261,6 +278,9 @@ class QuantizedNetwork:
         The arithmetic the weights were made for: products are ``(x << shift) >> (max_shift - guard_bits)``.
         ``guard_bits == max_shift`` is exact. Pooling terms are shifted left by ``max_shift - guard_bits``, so that
         their product is ``x``.
+    rounding : str
+        Where an output (or an input) halfway between two integers goes: ``"half_up"``, or ``"half_even"`` to the even
+        one.
     acc_bits : int
         Accumulator width that the recipe assumed; the compiler proves it anew.
     parameters : int
@@ -274,6 +294,7 @@ class QuantizedNetwork:
     concats: tuple[Concat, ...] = ()
     max_shift: int = 7
     guard_bits: int = 7
+    rounding: str = "half_up"
     acc_bits: int = 24
     parameters: int = 0
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -281,6 +302,9 @@ class QuantizedNetwork:
     def __post_init__(self) -> None:
         if not self.layers:
             raise ModelError("a network needs at least one layer")
+        if self.rounding not in ROUNDINGS:
+            raise ModelError(f"a network's rounding must be {' or '.join(map(repr, ROUNDINGS))}, not "
+                             f"{self.rounding!r}")
         here = {self.input.name: self.input}
         for step in self.steps:
             kind, name, sources = (("concatenation", step.target.name, step.parts) if isinstance(step, Concat) else
@@ -318,13 +342,11 @@ class QuantizedNetwork:
         return self.layers[-1].target
 
     def quantize_input(self, images: np.ndarray) -> np.ndarray:
-        """Integers of real-valued images (N, C, H, W): ``clamp(floor(x / 2**exponent + 0.5))``, int64.
+        """Integers of real-valued images (N, C, H, W): ``x / 2**exponent``, rounded as outputs are and clamped, int64.
 
         A network whose input is a flat vector takes images too; they are flattened in C order.
         """
-        low, high = self.input.range
-        images = np.reshape(images, (-1, *self.input.shape))
-        return np.clip(np.floor(images / 2.0**self.input.exponent + 0.5), low, high).astype(np.int64)
+        return self.input.quantize(images, self.rounding)
 
     def save(self, path: str | Path) -> None:
         """Write a ``.swc`` file, never half-written."""

@@ -19,6 +19,8 @@ ARRAYS = {"indices": np.uint8, "bias": np.int64, "shift": np.int64}
 """Fields of a layer that are stored as tensors, named by the layer's number and the field."""
 PLAIN = ("max_shift", "guard_bits", "acc_bits", "parameters", "metadata")
 """Fields of the network that are stored as they are."""
+ROUNDING = "half_up"
+"""Of files that do not tell it: it came later."""
 
 
 def write(network: QuantizedNetwork, path: str | Path) -> None:
@@ -33,7 +35,7 @@ def write(network: QuantizedNetwork, path: str | Path) -> None:
         "layers": [_plain_layer(layer) for layer in network.layers],
         "concats": [{"target": dataclasses.asdict(concat.target), "parts": [part.name for part in concat.parts]}
                     for concat in network.concats],
-        **{name: getattr(network, name) for name in PLAIN},
+        "rounding": network.rounding, **{name: getattr(network, name) for name in PLAIN},
     }
     write_atomically(path, save(arrays, metadata={"shiftwright": json.dumps(structure)}), ModelError)
 
@@ -102,6 +104,7 @@ def _network(structure: dict[str, Any], arrays: dict[str, np.ndarray]) -> Quanti
     concats = (Concat(target=TensorSpec(**entry["target"]), parts=tuple(tensors[name] for name in entry["parts"]))
                for entry in structure["concats"])
     return QuantizedNetwork(input=TensorSpec(**structure["input"]), layers=tuple(layers), concats=tuple(concats),
+                            rounding=structure.get("rounding", ROUNDING),
                             **{name: structure[name] for name in PLAIN})
 
 

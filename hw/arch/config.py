@@ -9,10 +9,12 @@ from .errors import ConfigError
 from .files import read_toml
 from .image import COORDINATE_BITS
 
-__all__ = ["AcceleratorConfig"]
+__all__ = ["ROUNDINGS", "AcceleratorConfig"]
 
 LANES = (1, 2, 4, 8)
 MAX_STREAMS = 8
+ROUNDINGS = ("half_up", "half_even")
+"""Where a value halfway between two integers goes: up, or to the even one."""
 SYMBOLS_MAX = 256
 """Dictionary entries of a layer."""
 
@@ -55,6 +57,9 @@ class AcceleratorConfig:
         Fractional bits of a product that are kept; ``None`` keeps all (``max_shift``, exact). The product is
         ``(x << shift) >> (max_shift - guard_bits)``, truncated towards minus infinity, before the sign is applied.
         0 is BQ-Net's literal arithmetic.
+    rounding : str
+        How requantization rounds a value halfway between two integers: ``"half_up"``, or ``"half_even"`` to the even
+        one, as quantized ONNX networks do.
     max_code_bits : int
         Longest Huffman codeword, 4 to 15 bits.
     weight_depth : int
@@ -90,6 +95,7 @@ class AcceleratorConfig:
     acc_width: int = 24
     max_shift: int = 7
     guard_bits: int | None = None
+    rounding: str = "half_up"
     max_code_bits: int = 12
     weight_depth: int = 65536
     act_depth: int = 2048
@@ -111,6 +117,9 @@ class AcceleratorConfig:
         _require("max_shift", self.max_shift, 0, 15)
         if self.guard_bits is not None:
             _require("guard_bits", self.guard_bits, 0, self.max_shift)
+        if self.rounding not in ROUNDINGS:
+            raise ConfigError(f"AcceleratorConfig.rounding must be {' or '.join(map(repr, ROUNDINGS))}, not "
+                              f"{self.rounding!r}")
         _require("max_code_bits", self.max_code_bits, 4, 15)
         _require("weight_depth", self.weight_depth, 256, 1 << 22)
         _require("act_depth", self.act_depth, 16, 1 << 16)

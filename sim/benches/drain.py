@@ -13,7 +13,7 @@ from typing import Any
 
 import cocotb
 
-from ...hw.arch.config import AcceleratorConfig
+from ...hw.arch.config import ROUNDINGS, AcceleratorConfig
 from ...hw.arch.image import RAW_BYTES, Flag
 from ...hw.arch.timing import read_latency
 from .agents import Bench, layer_word
@@ -89,16 +89,33 @@ class Target:
             for n in range(RAW_BYTES):
                 yield *self.place(y, x, RAW_BYTES * row + n), total >> 8 * n & mask
         else:
-            yield *self.place(y, x, row), min(max(requantize(total, scale), self.qmin), self.qmax) & mask
+            yield *self.place(y, x, row), self.activation(total, scale, self.config.rounding) & mask
+
+    def activation(self, total: int, scale: Scale, rounding: str) -> int:
+        factor, shift = product_of(scale)
+        exact = Fraction(total * factor, 1 << shift)
+        rounded = round(exact) if rounding == "half_even" else floor(exact + Fraction(1, 2))
+        return min(max(rounded, self.qmin), self.qmax)
 
 
-def requantize(total: int, scale: Scale) -> int:
-    """``total * scale >> shift``, rounded half up: the scale's terms by ascending exponent, the first one 0."""
-    factor, exponent = Fraction(1), 0
+def product_of(scale: Scale) -> tuple[int, int]:
+    """Odd factor and right shift: the scale's terms by ascending exponent, the first one 0."""
+    factor, exponent = 1, 0
     for shift, neg in scale.further:
         exponent += shift
         factor += (-1) ** neg * 2**exponent
-    return floor(total * factor / 2 ** (scale.shift + exponent) + Fraction(1, 2))
+    return factor, scale.shift + exponent
+
+
+def random_tie(rng: random.Random, scale: Scale, most: int) -> int:
+    """A total whose multiple lies at a half, or a little beyond, as far as only the steps of the scale shift it out."""
+    factor, shift = product_of(scale)
+    if not shift:
+        return rng.randint(-most, most)
+    beyond = rng.choice((0, 0, rng.randrange(1 << shift - scale.shift)))
+    total = ((1 << shift - 1) + beyond) * pow(factor, -1, 1 << shift) % (1 << shift)
+    # Near 0, so that it is not clamped.
+    return min((total + (n << shift) for n in rng.sample(range(-2, 2), 2)), key=abs)
 
 
 def random_scale(rng: random.Random, acc_bits: int, extra: tuple[int, ...] = (0, 0, 1, 2, 3)) -> Scale:
@@ -111,7 +128,7 @@ class Stream:
     """One stream of a layer: its rows' parameters and passes, its shadows and parameter registers."""
 
     def __init__(self, bench: Bench, target: Target, number: int, *, eager: float, fetch: tuple[int, ...],
-                 extra: tuple[int, ...]) -> None:
+                 extra: tuple[int, ...], ties: float) -> None:
         self.bench, self.target, self.number, self.eager, self.fetch = bench, target, number, eager, fetch
         config, rng = bench.config, bench.rng
         channels = range(number, target.rows, config.streams)
@@ -121,12 +138,15 @@ class Stream:
                      for channel in channels]
         self.passes: list[Pass] = []
         self.writes: list[Write] = []
+        self.ties = self.ties_of_several = 0
         for bias, scale, channel in self.rows:
             for top in range(0, target.height, config.lanes_y):
                 for left in range(0, target.width, config.lanes_x):
                     span = rng.choice((most // 2, 300, 1 << max(2, scale.shift)))
                     middle = rng.choice((0, -bias))
-                    acc = [max(-most, min(most, middle + rng.randint(-span, span))) for _ in range(config.lanes)]
+                    acc = [random_tie(rng, scale, most) - bias if rng.random() < ties else
+                           middle + rng.randint(-span, span) for _ in range(config.lanes)]
+                    acc = [max(-most, min(most, value)) for value in acc]
                     last_x = left + config.lanes_x >= target.width
                     self.passes.append((acc, last_x, last_x and top + config.lanes_y >= target.height))
                     self._expect(acc, bias, scale, channel, top, left)
@@ -139,6 +159,9 @@ class Stream:
             y, x = top + n // config.lanes_x, left + n % config.lanes_x
             if y < target.height and x < target.width and (n < target.images or not target.batch):
                 self.writes += target.writes(y, x, channel, value + bias, scale)
+                up, even = (target.activation(value + bias, scale, rounding) for rounding in ROUNDINGS)
+                self.ties += up != even
+                self.ties_of_several += up != even and bool(scale.further)
 
     def drive(self) -> tuple[int, int, int, int, int, int, int]:
         """``want``, its two flags, ``parameters_ready``, ``bias``, ``scale`` and ``channel``."""
@@ -169,9 +192,9 @@ class Layer:
     """Issues row passes, holds shadows and parameters of all streams, and checks the writes."""
 
     def __init__(self, bench: Bench, target: Target, *, eager: float = 0.0, fetch: tuple[int, ...] = (1, 2, 5, 20),
-                 extra: tuple[int, ...] = (0, 0, 1, 2, 3)) -> None:
+                 extra: tuple[int, ...] = (0, 0, 1, 2, 3), ties: float = 0.1) -> None:
         self.bench, self.target = bench, target
-        self.streams = [Stream(bench, target, s, eager=eager, fetch=fetch, extra=extra)
+        self.streams = [Stream(bench, target, s, eager=eager, fetch=fetch, extra=extra, ties=ties)
                         for s in range(bench.config.streams)]
         self.expected = Counter(write for stream in self.streams for write in stream.writes)
         self.ended = 0
@@ -267,6 +290,22 @@ async def layers_are_written(dut: Any) -> None:
         extra = ((0,), (0, 0, 1, 2, 3))[number % 2]
         layer = Layer(bench, random_target(bench, size=number % 4), eager=eager, extra=extra)
         await run(bench, layer, f"layer {number}")
+
+
+@cocotb.test()
+async def halves_are_rounded(dut: Any) -> None:
+    """Sums that lie at a half, and a little beyond."""
+    bench = await Bench.open(dut, "stand")
+    config, most = bench.config, 1 << bench.config.act_bits - 1
+    ties = several = 0
+    for number in range(2 * bench.rounds):
+        target = random_target(bench, size=1, rows=4 * config.streams, height=max(4, config.lanes_y),
+                               width=max(4, config.lanes_x), qmin=-most, qmax=most - 1)
+        layer = Layer(bench, target, extra=(0, 1, 1, 2, 3), ties=0.9)
+        await run(bench, layer, f"layer {number}")
+        ties += sum(stream.ties for stream in layer.streams)
+        several += sum(stream.ties_of_several for stream in layer.streams)
+    assert ties >= 8 * bench.rounds and several >= bench.rounds, f"{ties} halves, {several} of several terms, are few"
 
 
 @cocotb.test()

@@ -82,7 +82,9 @@ def predict(program: Program, images: np.ndarray, *, batch: int = 1000) -> np.nd
     classes = []
     for start in range(0, len(images), batch):
         pixels = images[start:start + batch].reshape(-1, *tensor.shape) / PIXEL_SCALE
-        x = np.clip(np.floor(pixels / 2.0**tensor.exponent + 0.5), *tensor.range).astype(np.int64)
+        scaled = pixels / 2.0**tensor.exponent
+        rounded = scaled.round() if program.config.rounding == "half_even" else np.floor(scaled + 0.5)
+        x = np.clip(rounded, *tensor.range).astype(np.int64)
         classes.append(run(program, x).final.reshape(len(x), -1).argmax(axis=1))
     return np.concatenate(classes) if classes else np.zeros(0, np.int64)
 
@@ -158,11 +160,12 @@ def _run_layer(config: AcceleratorConfig, banks: Banks, layer: LayerProgram, ima
     lanes = Lanes(config, banks, layer, (y, x))
     acc = lanes.accumulate()
     result = np.empty_like(acc)
+    half_even = config.rounding == "half_even"
     for parameters in (stream.parameters for stream in layer.streams):
         for channel, bias, scale in zip(parameters.channel, parameters.bias, parameters.scales, strict=True):
             total = acc[channel] + bias
             result[channel] = (wrap(total, 8 * RAW_BYTES) if Flag.RAW in layer.flags
-                               else np.clip(scale.apply(total), *layer.clamp))
+                               else np.clip(scale.apply(total, half_even=half_even), *layer.clamp))
     stored = split_raw(result) if Flag.RAW in layer.flags else result
     flatten = Flag.FLATTEN in layer.flags
     sites = place(config, layer.out, len(stored), layer.out_base, layer.vertical, layer.horizontal,

@@ -30,12 +30,18 @@ class Scale:
     further: tuple[tuple[int, bool], ...]
     shift: int
 
-    def apply(self, total: np.ndarray) -> np.ndarray:
+    def apply(self, total: np.ndarray, *, half_even: bool = False) -> np.ndarray:
         """Scaled and rounded values (before the clamp) of ``acc + bias``, int64."""
-        value = total
+        value, lost = total, np.zeros(total.shape, bool)
         for shift, negative in self.further:
+            lost |= value & (1 << shift) - 1 != 0
             value = (value >> shift) + (-total if negative else total)
-        return (value + (1 << self.shift >> 1)) >> self.shift
+        if not half_even or not self.shift:
+            return (value + (1 << self.shift >> 1)) >> self.shift
+        floor, rest = np.divmod(value, 1 << self.shift)
+        # Twice the fraction against 1; at a tie, the odd ones go up.
+        above = 2 * rest + lost - (1 << self.shift)
+        return floor + ((above > 0) | (above == 0) & (floor & 1 == 1))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

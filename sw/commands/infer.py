@@ -107,10 +107,10 @@ def _inputs(image: "Image", files: tuple[Path, ...], data: str | None, count: in
 
     if data is not None:
         dataset = load(data, split="test", data_dir=data_dir, limit=count)
-        return [], quantize(image.input, dataset.images / PIXEL_SCALE), dataset.labels
+        return [], quantize(image.input, dataset.images / PIXEL_SCALE, image.config.rounding), dataset.labels
     names, parts = [], []
     for file in files:
-        part = read_inputs(file, image.input)
+        part = read_inputs(file, image.input, image.config.rounding)
         names += [str(file)] if len(part) == 1 else [f"{file} {number}" for number in range(len(part))]
         parts.append(part)
     return names[:count], np.concatenate(parts)[:count], None

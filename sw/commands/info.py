@@ -149,4 +149,5 @@ def _network(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     shape = "x".join(map(str, network.input.shape))
     return {"kind": "compressed network", "input": f"{shape}, {network.input.bits} bits, integer x "
             f"2^{network.input.exponent}", "parameters": network.parameters, "max_shift": network.max_shift,
-            "guard_bits": network.guard_bits, "acc_bits": network.acc_bits, **rest}, layers
+            "guard_bits": network.guard_bits, "rounding": network.rounding, "acc_bits": network.acc_bits,
+            **rest}, layers

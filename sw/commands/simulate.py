@@ -124,9 +124,7 @@ def _reference(image: "Image", path: Path, network: Path | None,
     if network is None:
         from ...sim import interpreter
 
-        low, high = image.input.range
-        scaled = np.reshape(pixels, (-1, *image.input.shape)) / PIXEL_SCALE
-        inputs = np.clip(np.floor(scaled / 2.0**image.input.exponent + 0.5), low, high).astype(np.int64)
+        inputs = image.input.quantize(pixels / PIXEL_SCALE, image.config.rounding)
         outputs = interpreter.run(image.to_bytes(), inputs).outputs
         return inputs, {f"layer {number}": output for number, output in enumerate(outputs)}, "image interpreter"
 

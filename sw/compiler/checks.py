@@ -5,6 +5,7 @@ import numpy as np
 from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import CapacityError, ModelError, UnsupportedError
 from ...hw.arch.image import COORDINATE_BITS, LAYERS_MAX, PHASE_BITS
+from ..data import PIXEL_SCALE
 from ..network import Concat, Layer, QuantizedNetwork
 
 __all__ = ["check_layer", "check_network", "tensor_ranges"]
@@ -34,8 +35,21 @@ def check_network(network: QuantizedNetwork, config: AcceleratorConfig) -> None:
                          f"{network.max_shift}, guard_bits {network.guard_bits}), but the accelerator drops "
                          f"{config.truncate} (max_shift {config.max_shift}, guard_bits {config.guard_bits}); "
                          f"{mend}, or compress the network for this arithmetic")
+    if network.rounding != config.rounding and (where := _rounded(network)):
+        raise ModelError(f"{where} is rounded {network.rounding!r}, as the whole network, but the accelerator rounds "
+                         f"{config.rounding!r}, which differs where a value lies halfway between two integers; generate "
+                         f"the accelerator with rounding={network.rounding!r}, or compress the network for this "
+                         f"arithmetic")
     for layer in network.layers:
         check_layer(layer, config)
+
+
+def _rounded(network: QuantizedNetwork) -> str | None:
+    """What of a network is rounded, if anything: pixels that are no integers of its input, or a layer's output."""
+    if PIXEL_SCALE * 2.0**network.input.exponent > 1:
+        return f"the input {network.input.name}"
+    return next((f"layer {layer.name}: its output" for layer in network.layers
+                 if not layer.raw and np.any(layer.shift)), None)
 
 
 def check_layer(layer: Layer, config: AcceleratorConfig) -> None:

@@ -141,7 +141,9 @@ def _unscale(layer: Layer, network: QuantizedNetwork, config: AcceleratorConfig)
     """One scale term in place of several, for a layer of one weight an output channel.
 
     With ``floor((w x + b) S + h) / 2**s)`` for the output, w S = A 2**g and h for half of 2**s, the floors can be
-    nested: it is ``floor((A x + floor((b S + h) / 2**g)) / 2**(s - g))``.
+    nested: it is ``floor((A x + floor((b S + h) / 2**g)) / 2**(s - g))``. Where ties go to the even integer, the inner
+    floor must make no tie of another value: if it loses something, its lowest bit is set, with g such that A x and both
+    integers and ties are even.
     """
     if (layer.op != "conv" or layer.raw or layer.residuals or layer.kernel != (1, 1) or layer.indices is None
             or not layer.source.channels == layer.groups == layer.target.channels
@@ -155,10 +157,14 @@ def _unscale(layer: Layer, network: QuantizedNetwork, config: AcceleratorConfig)
         scale = term_sum(terms)
         product = weight * scale
         spare = min(places, (product & -product).bit_length() - 1) if product else places
+        added, sticky = offset * scale, 0
+        if network.rounding == "half_even" and added % (1 << spare):
+            spare = max(0, min(spare - 1, places - 2))
+            sticky = int(added % (1 << spare) != 0)
         entry = tuple(term for digit in signed_digits(product >> spare)
                       for term in power_terms(digit.shift, network.max_shift, digit.neg))
         rest = places - spare
-        bias.append((offset * scale + (1 << places >> 1) >> spare) - (1 << rest >> 1))
+        bias.append((added + (1 << places >> 1) >> spare) - (1 << rest >> 1) | sticky)
         shift.append(rest)
         indices.append(codebook.setdefault(entry, len(codebook)))
         if len(entry) > ENTRY_OPS_MAX or reach * abs(product >> spare) + abs(bias[-1]) >= 1 << config.acc_width - 1:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["quantize", "read_inputs"]
 
 
-def quantize(tensor: "TensorPlacement", values: np.ndarray) -> np.ndarray:
-    """Integers of real values: ``clamp(floor(x / 2**exponent + 0.5))``.
+def quantize(tensor: "TensorPlacement", values: np.ndarray, rounding: str) -> np.ndarray:
+    """Integers of real values: ``x / 2**exponent``, rounded and clamped.
 
     Parameters
     ----------
@@ -24,6 +24,8 @@ def quantize(tensor: "TensorPlacement", values: np.ndarray) -> np.ndarray:
         An image's input.
     values : array (N, C, H, W)
         A tensor that is a flat vector takes images too; they are flattened in C order.
+    rounding : str
+        Of halves, as the image's configuration has it.
 
     Returns
     -------
@@ -32,11 +34,10 @@ def quantize(tensor: "TensorPlacement", values: np.ndarray) -> np.ndarray:
     if math.prod(values.shape[1:]) != math.prod(tensor.shape):
         raise DataError(f"the model takes inputs of shape {_text(tensor.shape)}, not {_text(values.shape[1:])}; give "
                         f"data of that shape, or load the model that these are for")
-    scaled = np.reshape(values, (-1, *tensor.shape)) / 2.0**tensor.exponent
-    return np.clip(np.floor(scaled + 0.5), *tensor.range).astype(np.int64)
+    return tensor.quantize(values, rounding)
 
 
-def read_inputs(path: str | Path, tensor: "TensorPlacement") -> np.ndarray:
+def read_inputs(path: str | Path, tensor: "TensorPlacement", rounding: str) -> np.ndarray:
     """Read a file of one or several inputs.
 
     Parameters
@@ -46,6 +47,8 @@ def read_inputs(path: str | Path, tensor: "TensorPlacement") -> np.ndarray:
         picture that Pillow reads, in grey or RGB as the input has one or three channels.
     tensor : TensorPlacement
         An image's input.
+    rounding : str
+        Of halves, as the image's configuration has it.
 
     Returns
     -------
@@ -68,7 +71,7 @@ def read_inputs(path: str | Path, tensor: "TensorPlacement") -> np.ndarray:
                         f"{_text(values.shape)}")
     if not len(values):
         raise DataError(f"{path}: there is no input in this file")
-    return quantize(tensor, values / PIXEL_SCALE if values.dtype == np.uint8 else values)
+    return quantize(tensor, values / PIXEL_SCALE if values.dtype == np.uint8 else values, rounding)
 
 
 def _read_array(path: Path) -> np.ndarray:

@@ -17,12 +17,13 @@ SMALL = {"weight_depth": 4096, "act_depth": 256}
 CONFIGS = {
     "4x2": AcceleratorConfig(lanes_y=4, lanes_x=2, row_depth=64, **SMALL),
     "2x4, truncating": AcceleratorConfig(lanes_y=2, lanes_x=4, streams=2, interleave=2, guard_bits=0, max_code_bits=8,
-                                         dict_depth=256, act_bits=5, **SMALL),
+                                         dict_depth=256, act_bits=5, rounding="half_even", **SMALL),
     "1x1": AcceleratorConfig(lanes_y=1, lanes_x=1, interleave=1, shadow_chain=True, counters=False, **SMALL),
     "2x8": AcceleratorConfig(lanes_y=2, lanes_x=8, streams=3, guard_bits=3, max_code_bits=15, act_depth=256,
                              weight_depth=16384),
-    "8x8": AcceleratorConfig(lanes_y=8, lanes_x=8, acc_width=32, max_shift=15, **SMALL),
-    "1x8": AcceleratorConfig(lanes_y=1, lanes_x=8, shadow_chain=True, acc_width=16, max_shift=0, positions=16, **SMALL),
+    "8x8": AcceleratorConfig(lanes_y=8, lanes_x=8, acc_width=32, max_shift=15, rounding="half_even", **SMALL),
+    "1x8": AcceleratorConfig(lanes_y=1, lanes_x=8, shadow_chain=True, acc_width=16, max_shift=0, positions=16,
+                             rounding="half_even", **SMALL),
     "4x4, deep": AcceleratorConfig(act_depth=4096, weight_depth=1 << 16, max_code_bits=4, act_bits=2, map_bits=12,
                                    streams=4),
 }

@@ -1,5 +1,7 @@
 """Files that a user gives to infer."""
 
+import dataclasses
+import functools
 import sys
 from pathlib import Path
 
@@ -9,10 +11,12 @@ import pytest
 from shiftwright.hw.arch.config import AcceleratorConfig
 from shiftwright.hw.arch.errors import DataError, ToolError
 from shiftwright.sw.compiler.placement import TensorPlacement
-from shiftwright.sw.device.inputs import quantize, read_inputs
+from shiftwright.sw.device import inputs
+from shiftwright.sw.device.inputs import quantize
 from tests.networks import tensor
 
 CONFIG = AcceleratorConfig()
+read_inputs = functools.partial(inputs.read_inputs, rounding="half_up")
 GREY = TensorPlacement.of(tensor("x", 1, 4, 6, bits=8, exponent=-8), CONFIG)
 COLOUR = TensorPlacement.of(tensor("x", 3, 4, 6, bits=7, signed=True, exponent=-6), CONFIG)
 FLAT = TensorPlacement.of(tensor("x", 24, bits=8, exponent=-8), CONFIG)
@@ -25,8 +29,18 @@ def pixels(rng: np.random.Generator) -> np.ndarray:
 
 def test_rounding_and_clamp() -> None:
     values = np.array([-0.6, -2 / 128, -1.01 / 128, 0.5 / 64, 0.49 / 64, 1.0]).reshape(1, 1, 1, 6).repeat(4, axis=2)
-    found = quantize(COLOUR, np.repeat(values, 3, axis=1))
+    found = quantize(COLOUR, np.repeat(values, 3, axis=1), "half_up")
     assert found.dtype == np.int64 and found[0, 2, 3].tolist() == [-38, -1, -1, 1, 0, 63]
+
+
+def test_halves_as_the_configuration_has_them(tmp_path: Path) -> None:
+    halves = np.array([-1.5, -0.5, 0.5, 1.5]).reshape(1, 1, 1, 4).repeat(3, axis=1).repeat(4, axis=2) / 64
+    small = dataclasses.replace(COLOUR, width=4)
+    assert quantize(small, halves, "half_up")[0, 0, 0].tolist() == [-1, 0, 1, 2]
+    assert quantize(small, halves, "half_even")[0, 0, 0].tolist() == [-2, 0, 0, 2]
+    np.save(tmp_path / "x.npy", halves)
+    assert np.array_equal(inputs.read_inputs(tmp_path / "x.npy", small, "half_even"), quantize(small, halves,
+                                                                                               "half_even"))
 
 
 def test_arrays(tmp_path: Path, pixels: np.ndarray) -> None:
