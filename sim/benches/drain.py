@@ -108,11 +108,12 @@ def product_of(scale: Scale) -> tuple[int, int]:
 
 
 def random_tie(rng: random.Random, scale: Scale, most: int) -> int:
-    """A total whose multiple lies at a half, or a little beyond, as far as only the steps of the scale shift it out."""
+    """A total whose multiple lies at a half, or beyond by what the steps of the scale shift out, or by one bit."""
     factor, shift = product_of(scale)
     if not shift:
         return rng.randint(-most, most)
-    beyond = rng.choice((0, 0, rng.randrange(1 << shift - scale.shift)))
+    bits = [1 << shift - 1 - n for n in range(min(shift, 8))]
+    beyond = rng.choice((0, 0, rng.randrange(1 << shift - scale.shift), rng.choice(bits), 1 << rng.randrange(shift)))
     total = ((1 << shift - 1) + beyond) * pow(factor, -1, 1 << shift) % (1 << shift)
     # Near 0, so that it is not clamped.
     return min((total + (n << shift) for n in rng.sample(range(-2, 2), 2)), key=abs)
@@ -120,7 +121,8 @@ def random_tie(rng: random.Random, scale: Scale, most: int) -> int:
 
 def random_scale(rng: random.Random, acc_bits: int, extra: tuple[int, ...] = (0, 0, 1, 2, 3)) -> Scale:
     """Such as the compiler makes: the sum of terms stays inside the requantizer, multi-term ones end in a shift."""
-    further = tuple((rng.randint(1, 5), rng.getrandbits(1)) for _ in range(rng.choice(extra)))
+    step = rng.choice((1, 2, 5))  # a half times a large scale is clamped
+    further = tuple((rng.randint(1, step), rng.getrandbits(1)) for _ in range(rng.choice(extra)))
     return Scale(rng.randint(1 if further else 0, min(31, acc_bits - 2)), further)
 
 
@@ -138,7 +140,7 @@ class Stream:
                      for channel in channels]
         self.passes: list[Pass] = []
         self.writes: list[Write] = []
-        self.ties = self.ties_of_several = 0
+        self.ties = 0
         for bias, scale, channel in self.rows:
             for top in range(0, target.height, config.lanes_y):
                 for left in range(0, target.width, config.lanes_x):
@@ -161,7 +163,6 @@ class Stream:
                 self.writes += target.writes(y, x, channel, value + bias, scale)
                 up, even = (target.activation(value + bias, scale, rounding) for rounding in ROUNDINGS)
                 self.ties += up != even
-                self.ties_of_several += up != even and bool(scale.further)
 
     def drive(self) -> tuple[int, int, int, int, int, int, int]:
         """``want``, its two flags, ``parameters_ready``, ``bias``, ``scale`` and ``channel``."""
@@ -297,15 +298,14 @@ async def halves_are_rounded(dut: Any) -> None:
     """Sums that lie at a half, and a little beyond."""
     bench = await Bench.open(dut, "stand")
     config, most = bench.config, 1 << bench.config.act_bits - 1
-    ties = several = 0
-    for number in range(2 * bench.rounds):
+    ties = 0
+    for number in range(3 * bench.rounds):
         target = random_target(bench, size=1, rows=4 * config.streams, height=max(4, config.lanes_y),
                                width=max(4, config.lanes_x), qmin=-most, qmax=most - 1)
-        layer = Layer(bench, target, extra=(0, 1, 1, 2, 3), ties=0.9)
+        layer = Layer(bench, target, extra=(0, 1, 2, 3), ties=0.9)
         await run(bench, layer, f"layer {number}")
         ties += sum(stream.ties for stream in layer.streams)
-        several += sum(stream.ties_of_several for stream in layer.streams)
-    assert ties >= 8 * bench.rounds and several >= bench.rounds, f"{ties} halves, {several} of several terms, are few"
+    assert ties >= 8 * bench.rounds, f"{ties} values that the rounding of halves matters to are few"
 
 
 @cocotb.test()
