@@ -23,6 +23,7 @@ class Arithmetic:
     max_shift: int = 7
     guard_bits: int = 7
     acc_bits: int = 24
+    rounding: str = "half_up"
 
     @property
     def truncate(self) -> int:
@@ -31,7 +32,7 @@ class Arithmetic:
 
 def arithmetic_of(config: AcceleratorConfig) -> Arithmetic:
     """The arithmetic of an accelerator."""
-    return Arithmetic(config.max_shift, config.max_shift - config.truncate, config.acc_width)
+    return Arithmetic(config.max_shift, config.max_shift - config.truncate, config.acc_width, config.rounding)
 
 
 def tensor(name: str, channels: int, height: int = 1, width: int = 1, *, bits: int = 8, signed: bool = False,
@@ -320,7 +321,8 @@ def random_network(seed: int, config: AcceleratorConfig | None = None, *, layers
                                         last_one and (bool(rng.integers(2)) if raw is None else raw)))
             tensors.append(chain[-1].target)
     return QuantizedNetwork(input=source, layers=tuple(chain), concats=tuple(concats), max_shift=arithmetic.max_shift,
-                            guard_bits=arithmetic.guard_bits, acc_bits=arithmetic.acc_bits,
+                            guard_bits=arithmetic.guard_bits, rounding=arithmetic.rounding,
+                            acc_bits=arithmetic.acc_bits,
                             parameters=sum(layer.indices.size + layer.bias.size for layer in chain
                                            if layer.indices is not None), metadata={"seed": seed})
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from shiftwright.hw.arch.config import AcceleratorConfig
+from shiftwright.hw.arch.config import ROUNDINGS, AcceleratorConfig
 from shiftwright.sim import golden, interpreter
 from shiftwright.sw.compiler.compile import compile_detailed
 from shiftwright.sw.compress.scales import reciprocal
@@ -52,7 +52,7 @@ def random_config(number: int, **changes: object) -> AcceleratorConfig:
 @pytest.mark.parametrize("guard_bits", [None, 3, 0])
 def test_random_networks(seed: int, guard_bits: int | None) -> None:
     for number in range(seed, seed + 16):
-        config = random_config(number, guard_bits=guard_bits)
+        config = random_config(number, guard_bits=guard_bits, rounding=ROUNDINGS[number % 2])
         check(random_network(number, config), config, number)
 
 

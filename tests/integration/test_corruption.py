@@ -10,7 +10,8 @@ from shiftwright.sim.corruption import DAMAGE, CorruptionResult, corrupt, corrup
 from shiftwright.sw.compiler.compile import compile_
 from tests.networks import random_images, random_network
 
-CONFIG = AcceleratorConfig(lanes_y=4, lanes_x=2, streams=2, weight_depth=4096, act_depth=512)
+CONFIG = AcceleratorConfig(lanes_y=4, lanes_x=2, streams=2, weight_depth=4096, act_depth=512,
+                           rounding="half_even")
 
 
 def _run(cases: int, seed: int) -> CorruptionResult:

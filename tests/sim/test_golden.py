@@ -2,10 +2,15 @@
 
 import dataclasses
 import itertools
+import json
+import math
 import random
+from fractions import Fraction
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from shiftwright.hw.arch.errors import ModelError
 from shiftwright.sim import golden
@@ -55,7 +60,7 @@ def random_layer(rng, op, max_shift=7):
         qmin=rng.choice([-128, 0]), qmax=127, leak=rng.randint(1, 7) if op == "leaky" else 0)
 
 
-def reference(layer, x, max_shift, guard_bits):
+def reference(layer, x, max_shift, guard_bits, rounding="half_up"):
     """Accumulators and outputs by the definition, one product at a time; None where a window has no tap inside."""
     truncate = max_shift - guard_bits
     accs, outputs = np.zeros((2, *layer.target.shape), object)
@@ -82,7 +87,8 @@ def reference(layer, x, max_shift, guard_bits):
             acc = acc << layer.leak if acc > 0 else acc
         scale = sum((-1) ** term.neg * 2**term.shift for term in layer.scale[c])
         shift = int(layer.shift[c])
-        rounded = ((acc + int(layer.bias[c])) * scale * 2 + 2**shift) // 2 ** (shift + 1)
+        exact = Fraction((acc + int(layer.bias[c])) * scale, 2**shift)
+        rounded = round(exact) if rounding == "half_even" else math.floor(exact + Fraction(1, 2))
         accs[c, oy, ox] = acc
         outputs[c, oy, ox] = min(max(rounded, layer.qmin), layer.qmax)
     return accs, outputs
@@ -94,16 +100,16 @@ def random_input(rng, source, count=2):
     return np.array(values).reshape(count, *source.shape)
 
 
-@pytest.mark.parametrize("guard_bits", [7, 4, 0])
+@pytest.mark.parametrize(("guard_bits", "rounding"), [(7, "half_up"), (4, "half_even"), (0, "half_up")])
 @pytest.mark.parametrize("op", ["conv", "maxpool", "avgpool", "leaky"])
-def test_against_the_definition(op, guard_bits):
+def test_against_the_definition(op, guard_bits, rounding):
     rng = random.Random(f"{SEED} {op} {guard_bits}")
     checked = 0
     for _ in range(40):
         layer = random_layer(rng, op)
-        network = QuantizedNetwork(input=layer.source, layers=(layer,), guard_bits=guard_bits)
+        network = QuantizedNetwork(input=layer.source, layers=(layer,), guard_bits=guard_bits, rounding=rounding)
         x = random_input(rng, layer.source)
-        expected = [reference(layer, image, 7, guard_bits) for image in x]
+        expected = [reference(layer, image, 7, guard_bits, rounding) for image in x]
         if expected[0] is None:
             with pytest.raises(ModelError, match="wholly in the padding"):
                 golden.run(network, x)
@@ -190,6 +196,19 @@ def test_a_file_keeps_residuals_and_concatenations(tmp_path):
             assert np.array_equal(one, two) if isinstance(one, np.ndarray) else one == two, field.name
 
 
+def test_a_file_keeps_the_rounding(tmp_path):
+    path = tmp_path / "net.swc"
+    dataclasses.replace(concatenated(), rounding="half_even").save(path)
+    assert QuantizedNetwork.load(path).rounding == "half_even"
+    with safe_open(path, framework="numpy") as file:
+        structure = json.loads(file.metadata()["shiftwright"])
+        arrays = {name: file.get_tensor(name) for name in file.keys()}
+    # Files were written before there was another.
+    del structure["rounding"]
+    save_file(arrays, path, metadata={"shiftwright": json.dumps(structure)})
+    assert QuantizedNetwork.load(path).rounding == "half_up"
+
+
 def wired(**changes):
     """Two identity layers of one source; `changes` go to the second one."""
     source = spec("x", 2, 4, 4)
@@ -265,6 +284,54 @@ def test_sums_beyond_float32_are_exact():
 def test_rounding_is_half_up(acc, shift, rounded):
     network = dense([[1]], signed=True, raw=False, shift=np.array([shift]))
     assert golden.run(network, np.array(acc).reshape(1, 1, 1, 1)).item() == rounded
+
+
+HALVES = [(1, 0), (3, 2), (5, 2), (7, 4), (-1, 0), (-3, -2), (-5, -2), (-7, -4)]
+"""Of twice a number, and the number rounded to an integer, a half to the even one."""
+
+
+@pytest.mark.parametrize(("acc", "shift", "rounded"), [
+    *((twice, 1, even) for twice, even in HALVES), *((8 * twice, 4, even) for twice, even in HALVES),
+    *((8 * twice + 1, 4, (twice + 1) // 2) for twice, _ in HALVES),
+    *((8 * twice - 1, 4, (twice - 1) // 2) for twice, _ in HALVES), (5, 0, 5), (-5, 0, -5), (-6, 3, -1),
+])
+def test_a_half_goes_to_the_even_integer(acc, shift, rounded):
+    network = dataclasses.replace(dense([[1]], signed=True, raw=False, shift=np.array([shift])), rounding="half_even")
+    assert golden.run(network, np.array(acc).reshape(1, 1, 1, 1)).item() == rounded
+
+
+@pytest.mark.parametrize(("terms", "shift", "acc", "rounded"), [
+    ((1, 4), 1, 1, 2), ((1, 4), 1, 3, 8), ((1, 4), 1, -1, -2), ((1, -4), 1, 1, -2), ((-1, 8), 3, 4, 4),
+    # 5 x 3 / 8 is no half, nor is 5 x 7 / 8, though both lie in the quarter around one.
+    ((1, 4), 3, 3, 2), ((1, 4), 3, 7, 4), ((1, 4), 3, 4, 2), ((1, 4), 3, 12, 8),
+])
+def test_a_half_of_a_scale_of_several_terms(terms, shift, acc, rounded):
+    scale = tuple(Term(value < 0, abs(value).bit_length() - 1) for value in terms)
+    network = dataclasses.replace(dense([[1]], signed=True, raw=False, scale=(scale,), shift=np.array([shift])),
+                                  rounding="half_even")
+    assert golden.run(network, np.array(acc).reshape(1, 1, 1, 1)).item() == rounded
+
+
+def test_halves_of_a_scale_that_needs_more_than_64_bits():
+    network = dataclasses.replace(dense([[1]], raw=False, scale=((Term(True, 62),),), shift=np.array([63])),
+                                  rounding="half_even")
+    x = np.arange(8).reshape(8, 1, 1, 1)
+    assert golden.run(network, x).flatten().tolist() == [0, 0, -1, -2, -2, -2, -3, -4]
+
+
+def test_input_is_rounded_alike():
+    network = dense([[1, 1]])
+    source = dataclasses.replace(network.input, exponent=-1)
+    network = QuantizedNetwork(input=source, layers=(dataclasses.replace(network.layers[0], source=source),))
+    even = dataclasses.replace(network, rounding="half_even")
+    images = np.array([[0.25, 0.75], [1.25, 0.5], [200.0, 0.3]]).reshape(3, 2, 1, 1)
+    assert network.quantize_input(images).reshape(3, 2).tolist() == [[1, 2], [3, 1], [255, 1]]
+    assert even.quantize_input(images).reshape(3, 2).tolist() == [[0, 2], [2, 1], [255, 1]]
+
+
+def test_another_rounding_is_refused():
+    with pytest.raises(ModelError, match="a network's rounding must be 'half_up' or 'half_even', not 'up'"):
+        dataclasses.replace(dense([[1]]), rounding="up")
 
 
 def test_clamp():

@@ -1,6 +1,7 @@
 """The image interpreter on images made by hand from ``docs/image.md``, feature by feature."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from shiftwright.hw.arch.config import AcceleratorConfig
 from shiftwright.hw.arch.errors import ImageError, ModelError
 from shiftwright.hw.arch.image import Flag
 from shiftwright.sim import interpreter
+from shiftwright.sim.interpreter.parameters import Scale
 from tests.images import ADD, EOR, SKIP, SUB, file_bytes, layer_words, model_words, op, position, tensor
 
 CONFIG = AcceleratorConfig(lanes_y=2, lanes_x=2, act_depth=64, max_code_bits=4, weight_depth=1024)
@@ -185,6 +187,32 @@ def test_truncation_comes_before_the_sign():
     np.testing.assert_array_equal(result[:, 0, 0, 0], ((tap[0] >> 1) + tap[2] + 3 + 1) >> 1)
     acc = 2 * tap[1] - (tap[1] >> 1)
     np.testing.assert_array_equal(result[:, 1, 0, 0], (((acc - 5) * 5 + 4) >> 3).clip(0, 160))
+
+
+def test_halves_go_to_the_even_integer():
+    data = conv_bytes(CONFIG.replace(rounding="half_even"))
+    x = np.arange(40 * 9).reshape(40, 1, 3, 3) * 7 % 256
+    tap = [x[:, 0, dy, dx] for dy in range(2) for dx in range(2)]
+    first = tap[0] + 2 * tap[2] + 3
+    second = (3 * tap[1] - 5) * 5
+    assert (first % 4 == 1).any() and (second % 16 == 4).any()
+    result = interpreter.run(data, x).final
+    for row, sums, divisor in ((0, first, 2), (1, second, 8)):
+        expected = [round(Fraction(value, divisor)) for value in sums.tolist()]
+        np.testing.assert_array_equal(result[:, row, 0, 0], np.clip(expected, 0, 160))
+
+
+@pytest.mark.parametrize("further", [(), ((2, False),), ((1, True), (3, False)), ((3, True), (1, True), (2, False))])
+def test_halves_of_scales(further):
+    factor, exponent = 1, 0
+    for step, negative in further:
+        exponent += step
+        factor += -(1 << exponent) if negative else 1 << exponent
+    total = np.arange(-700, 700)
+    for shift in range(1 if further else 0, 6):
+        expected = [round(Fraction(value * factor, 1 << shift + exponent)) for value in total.tolist()]
+        found = Scale(further, shift).apply(total, half_even=True)
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("lanes", [(1, 1), (2, 2), (4, 2), (1, 8)])

@@ -27,9 +27,10 @@ SHAPES: dict[str, dict[str, object]] = {
     "8x8": {"lanes_y": 8, "lanes_x": 8},
     "4x4x4": {"streams": 4},
 }
-ARITHMETICS: dict[str, dict[str, int]] = {
+ARITHMETICS: dict[str, dict[str, object]] = {
     "literal truncation": {"guard_bits": 0},
     "three guard bits": {"guard_bits": 3},
+    "halves to even": {"rounding": "half_even"},
     "4-bit activations": {"act_bits": 4},
     "5-bit activations": {"act_bits": 5},
     "20-bit accumulators": {"acc_width": 20, "max_shift": 3},
@@ -57,8 +58,8 @@ def random_cases(config: AcceleratorConfig, seed: int, count: int, *, size: int 
 def chain(name: str, source: TensorSpec, *layers: Layer, arithmetic: Arithmetic) -> RegressionCase:
     """A network of layers that were made one after another."""
     network = QuantizedNetwork(input=source, layers=layers, max_shift=arithmetic.max_shift,
-                               guard_bits=arithmetic.guard_bits, acc_bits=arithmetic.acc_bits, parameters=1,
-                               metadata={})
+                               guard_bits=arithmetic.guard_bits, rounding=arithmetic.rounding,
+                               acc_bits=arithmetic.acc_bits, parameters=1, metadata={})
     return RegressionCase(name=name, network=network, inputs=random_images(network, IMAGES))
 
 
@@ -103,7 +104,8 @@ def chosen_cases(config: AcceleratorConfig, seed: int) -> list[RegressionCase]:
 def test_networks_are_bit_exact(shape: tuple[int, int, int], seed: int) -> None:
     # Configurations that other tests build too: builds are what takes time.
     config = AcceleratorConfig(lanes_y=shape[0], lanes_x=shape[1], streams=shape[2],
-                               weight_depth=2048 if shape == (2, 2, 1) else 4096, act_depth=512)
+                               weight_depth=2048 if shape == (2, 2, 1) else 4096, act_depth=512,
+                               rounding="half_up" if shape == (2, 2, 1) else "half_even")
     cases = chosen_cases(config, seed) + random_cases(config, seed, 6)
     result = regression(config, cases, seed=seed)
     assert result.networks == len(cases) and result.images == IMAGES * len(cases)

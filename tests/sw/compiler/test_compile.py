@@ -252,6 +252,25 @@ def test_other_arithmetic_is_refused(rng: np.random.Generator, guard_bits: int, 
         compile_(dataclasses.replace(small(rng), guard_bits=guard_bits), config)
 
 
+def test_other_rounding_is_refused_where_it_makes_a_difference(rng: np.random.Generator) -> None:
+    network, even = small(rng, bias=1.0), ROOMY.replace(rounding="half_even")
+    network = dataclasses.replace(network, input=(source := dataclasses.replace(network.input, exponent=-8)), layers=(
+        dataclasses.replace(network.layers[0], source=source),))
+    assert network.layers[0].shift.any()
+    with pytest.raises(ModelError, match=r"layer one: its output is rounded 'half_up', .* accelerator rounds "
+                                         r"'half_even', .*; generate the accelerator with rounding='half_up', or"):
+        compile_(network, even)
+    other = dataclasses.replace(network, rounding="half_even")
+    with pytest.raises(ModelError, match="rounded 'half_even', .* generate the accelerator with rounding='half_even'"):
+        compile_(other, ROOMY)
+    assert compile_(other, even).config == even
+    plain = with_layer(network, shift=np.zeros(4, np.int64), scale=((Term(False, 0),),) * 4)
+    assert np.array_equal(compile_(plain, even).words, compile_(plain, ROOMY).words)
+    with pytest.raises(ModelError, match="the input input is rounded 'half_up'"):
+        compile_(dataclasses.replace(plain, input=(source := dataclasses.replace(source, exponent=-7)), layers=(
+            dataclasses.replace(plain.layers[0], source=source),)), even)
+
+
 def test_smaller_max_shift_of_the_network_is_accepted(rng: np.random.Generator) -> None:
     network = small(rng, arithmetic=Arithmetic(max_shift=3, guard_bits=3))
     compile_(dataclasses.replace(network, max_shift=3, guard_bits=3), ROOMY)

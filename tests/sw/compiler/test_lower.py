@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from shiftwright.hw.arch.config import AcceleratorConfig
+from shiftwright.hw.arch.config import ROUNDINGS, AcceleratorConfig
 from shiftwright.hw.arch.errors import CapacityError
 from shiftwright.sim import golden
 from shiftwright.sw.compiler.layouts import agree, first_of_tail, plan
@@ -49,7 +49,8 @@ def test_lowered_networks_compute_the_same(seed: int) -> None:
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_normalization_gets_one_scale_term(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_a_normalization_gets_one_scale_term(rng: np.random.Generator, rounding: str) -> None:
     source = tensor("input", 6, 5, 7)
     scales = [(1, -16, 64, 512), (-1, -8, 256, 2048), (1, 4), (-1, 2), (1,), (1, 4)]
     layer = conv(rng, source, "affine", channels=6, kernel=(1, 1), groups=6, signed=True)
@@ -59,7 +60,7 @@ def test_a_normalization_gets_one_scale_term(rng: np.random.Generator) -> None:
             [0, 0, 1, 1, 0, 1], np.uint8).reshape(-1, 1, 1, 1), bias=rng.integers(-3000, 3000, 6),
         scale=tuple(tuple(Term(value < 0, abs(value).bit_length() - 1) for value in scale) for scale in scales),
         shift=np.array([14, 16, 5, 4, 2, 12]), qmin=-128, qmax=127)
-    network = QuantizedNetwork(input=source, layers=(layer,))
+    network = QuantizedNetwork(input=source, layers=(layer,), rounding=rounding)
     lowered = lower(network, CONFIG)
     assert {len(terms) for terms in lowered.layers[0].scale} == {1}
     x = random_images(network, 20)
