@@ -3,16 +3,18 @@
 Each configuration is built once; its networks run one after another, without a reset between them.
 """
 
+import dataclasses
 import shutil
 
 import numpy as np
 import pytest
 
-from shiftwright.hw.arch.config import AcceleratorConfig
+from shiftwright.hw.arch.config import ROUNDINGS, AcceleratorConfig
 from shiftwright.hw.arch.errors import ModelError
+from shiftwright.sim import golden
 from shiftwright.sim.regression import RegressionCase, regression
 from shiftwright.sw.compiler.compile import compile_detailed
-from shiftwright.sw.network import Layer, QuantizedNetwork, TensorSpec
+from shiftwright.sw.network import Layer, QuantizedNetwork, TensorSpec, Term
 from tests.networks import Arithmetic, arithmetic_of, conv, linear, pool, random_images, random_network, tensor
 
 IMAGES = 2
@@ -81,6 +83,11 @@ def chosen_cases(config: AcceleratorConfig, seed: int) -> list[RegressionCase]:
                    per_channel=False)
     few = conv(rng, tensor("input", 2, 7, 5), "few", channels=9, kernel=(1, 1), zeros=0.9, scale_terms=1)
     one = linear(rng, tensor("input", 1), "one", features=1)
+    halves = dataclasses.replace(
+        conv(rng, tensor("input", 2, 12, 10, bits=4), "halves", channels=6, kernel=(1, 1), entries=3, signed=True),
+        codebook=((Term(False, 0),), (Term(True, 1), Term(False, 0)), (Term(False, 1),)), bias=np.arange(-3, 3),
+        scale=tuple(tuple(Term(value < 0, abs(value).bit_length() - 1) for value in scale) for scale in (
+            (1,), (1, 4), (1, -2, 8), (-1, 2), (1, -4), (1, -2, -4, 8))), shift=np.array([1, 3, 4, 2, 3, 4]), qmin=-128, qmax=127)
     wide = conv(rng, tensor("input", 1, 12, 10), "wide", channels=20, entries=3, terms=1, kernel=(3, 3),
                 padding=(1, 1, 1, 1))
     return [
@@ -96,6 +103,7 @@ def chosen_cases(config: AcceleratorConfig, seed: int) -> list[RegressionCase]:
         chain("groups without bias, one scale", grouped.source, grouped, arithmetic=arithmetic),
         chain("rows of zeros", few.source, few, arithmetic=arithmetic),
         chain("one activation", one.source, one, arithmetic=arithmetic),
+        chain("halves", halves.source, halves, arithmetic=arithmetic),
     ]
 
 
@@ -109,6 +117,10 @@ def test_networks_are_bit_exact(shape: tuple[int, int, int], seed: int) -> None:
     cases = chosen_cases(config, seed) + random_cases(config, seed, 6)
     result = regression(config, cases, seed=seed)
     assert result.networks == len(cases) and result.images == IMAGES * len(cases)
+    halves = next(case for case in cases if case.name == "halves")
+    roundings = [golden.run(dataclasses.replace(halves.network, rounding=rounding), halves.inputs)
+                 for rounding in ROUNDINGS]
+    assert (roundings[0] != roundings[1]).sum() > 40
     # Even images are compared layer by layer, odd ones by the last layer, and all again as a batch.
     outputs = [[int(np.prod(layer.target.shape)) for layer in compile_detailed(case.network, config).network.layers]
                for case in cases]
