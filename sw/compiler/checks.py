@@ -36,10 +36,9 @@ def check_network(network: QuantizedNetwork, config: AcceleratorConfig) -> None:
                          f"{config.truncate} (max_shift {config.max_shift}, guard_bits {config.guard_bits}); "
                          f"{mend}, or compress the network for this arithmetic")
     if network.rounding != config.rounding and (where := _rounded(network)):
-        raise ModelError(f"{where} is rounded {network.rounding!r}, as the whole network, but the accelerator rounds "
-                         f"{config.rounding!r}, which differs where a value lies halfway between two integers; generate "
-                         f"the accelerator with rounding={network.rounding!r}, or compress the network for this "
-                         f"arithmetic")
+        raise ModelError(f"{where} is rounded {network.rounding!r} where it lies halfway between two integers, but the "
+                         f"accelerator rounds {config.rounding!r}; generate the accelerator with "
+                         f"rounding={network.rounding!r}, or compress the network for this arithmetic")
     for layer in network.layers:
         check_layer(layer, config)
 

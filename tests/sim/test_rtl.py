@@ -87,7 +87,8 @@ def chosen_cases(config: AcceleratorConfig, seed: int) -> list[RegressionCase]:
         conv(rng, tensor("input", 2, 12, 10, bits=4), "halves", channels=6, kernel=(1, 1), entries=3, signed=True),
         codebook=((Term(False, 0),), (Term(True, 1), Term(False, 0)), (Term(False, 1),)), bias=np.arange(-3, 3),
         scale=tuple(tuple(Term(value < 0, abs(value).bit_length() - 1) for value in scale) for scale in (
-            (1,), (1, 4), (1, -2, 8), (-1, 2), (1, -4), (1, -2, -4, 8))), shift=np.array([1, 3, 4, 2, 3, 4]), qmin=-128, qmax=127)
+            (1,), (1, 4), (1, -2, 8), (-1, 2), (1, -4), (1, -2, -4, 8))), shift=np.array([1, 3, 4, 2, 3, 4]),
+        qmin=-128, qmax=127)
     wide = conv(rng, tensor("input", 1, 12, 10), "wide", channels=20, entries=3, terms=1, kernel=(3, 3),
                 padding=(1, 1, 1, 1))
     return [

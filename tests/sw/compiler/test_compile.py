@@ -257,11 +257,11 @@ def test_other_rounding_is_refused_where_it_makes_a_difference(rng: np.random.Ge
     network = dataclasses.replace(network, input=(source := dataclasses.replace(network.input, exponent=-8)), layers=(
         dataclasses.replace(network.layers[0], source=source),))
     assert network.layers[0].shift.any()
-    with pytest.raises(ModelError, match=r"layer one: its output is rounded 'half_up', .* accelerator rounds "
-                                         r"'half_even', .*; generate the accelerator with rounding='half_up', or"):
+    with pytest.raises(ModelError, match="layer one: its output is rounded 'half_up' .* accelerator rounds "
+                                         "'half_even'; generate the accelerator with rounding='half_up', or"):
         compile_(network, even)
     other = dataclasses.replace(network, rounding="half_even")
-    with pytest.raises(ModelError, match="rounded 'half_even', .* generate the accelerator with rounding='half_even'"):
+    with pytest.raises(ModelError, match="rounded 'half_even' .* generate the accelerator with rounding='half_even'"):
         compile_(other, ROOMY)
     assert compile_(other, even).config == even
     plain = with_layer(network, shift=np.zeros(4, np.int64), scale=((Term(False, 0),),) * 4)
