@@ -64,6 +64,7 @@ CASES = (
     Case("resnet20", "best-resnet20", 0.9073, 20.0),
     Case("resnet32", "best-resnet32", 0.918, 24.0),
     Case("lenet300", "deepcompression-lenet300", 0.9842, 40.0),
+    Case("lenet5", "deepcompression-lenet5", 0.9926, 39.0),
     Case("lenet300", "pq-lenet300", 0.9842, 38.0),
     Case("lenet300", "som-lenet300", 0.9842, 38.0),
     Case("lenet300", "inq-lenet300", 0.984, 9.5),
