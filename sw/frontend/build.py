@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .graph import INPUT, Clamp, FloatConcat, FloatLayer
+from .graph import INPUT, Clamp, FloatConcat, FloatLayer, Grid
 from .operators import unsupported
 from .trace import Bound
 
@@ -77,12 +77,15 @@ class Builder:
         By name, in execution order.
     concats : dict of FloatConcat
         By name.
+    input_grid : Grid or None
+        What the image is rounded to.
     """
 
     def __init__(self, image_shape: Shape) -> None:
         self.image_shape = self.input_shape = image_shape
         self.layers: dict[str, FloatLayer] = {}
         self.concats: dict[str, FloatConcat] = {}
+        self.input_grid: Grid | None = None
         self._made = {INPUT: 0}
         self._sole_readers: set[str] = set()
         self._image_read_as: str | None = None
@@ -144,9 +147,15 @@ class Builder:
         self._made[name] = max(self._made[part] for part in parts)
         return Value(tensor=name, shape=shape, flat=flat)
 
-    def foldable(self, x: Value) -> FloatLayer | None:
-        """The layer that makes `x`, when the next operator may change it."""
-        return self.layers.get(x.tensor) if x.sole and not x.sliced and not any(x.padding) else None
+    @property
+    def input_read(self) -> bool:
+        """Whether a layer reads the input."""
+        return self._image_read_as is not None
+
+    def foldable(self, x: Value, *, rounded: bool = False) -> FloatLayer | None:
+        """The layer that makes `x`, when the next operator may change it; after a quantizer only if `rounded`."""
+        layer = self.layers.get(x.tensor) if x.sole and not x.sliced and not any(x.padding) else None
+        return layer if layer is None or layer.grid is None or rounded else None
 
     def fold(self, x: Value, **changes: Any) -> Value:
         """Change the layer that makes `x`."""
@@ -156,12 +165,29 @@ class Builder:
     def clamp(self, x: Value, clamp: Clamp) -> Value:
         """Clamp the output of the foldable layer that makes `x`."""
         # Taking the maximum and clamping commute: clamping first gives unsigned activations sooner.
-        name = x.tensor
-        while ((layer := self.layers[name]).op == "maxpool" and not layer.clamp.active and layer.source in self.layers
-               and name in self._sole_readers):
-            name = layer.source
-        self.layers[name] = dataclasses.replace(layer, clamp=layer.clamp.then(clamp))
+        layer = self.before_maxpool(x)
+        self.layers[layer.name] = dataclasses.replace(layer, clamp=layer.clamp.then(clamp))
         return x
+
+    def quantize(self, bound: Bound, x: Value, grid: Grid) -> Value:
+        """Round what a layer makes."""
+        if self.foldable(x, rounded=True):
+            layer = self.before_maxpool(x)
+            if layer.grid == grid:
+                return x
+        if not self.foldable(x) or layer.grid is not None:
+            x = self.copy(bound, x)
+            layer = self.layers[x.tensor]
+        self.layers[layer.name] = dataclasses.replace(layer, clamp=layer.clamp.then(grid.clamp), grid=grid)
+        return x
+
+    def before_maxpool(self, x: Value) -> FloatLayer:
+        """The layer that makes `x`, or what its maximum is taken of where nothing else reads that."""
+        layer = self.layers[x.tensor]
+        while (layer.op == "maxpool" and not layer.clamp.active and layer.source in self.layers
+               and layer.name in self._sole_readers):
+            layer = self.layers[layer.source]
+        return layer
 
     def affine(self, bound: Bound, x: Value, factor: np.ndarray, offset: np.ndarray, name: str = "") -> Value:
         """Add a layer ``x * factor + offset``, one factor and offset a channel."""
@@ -181,6 +207,7 @@ class Builder:
         for layer in layers:
             if (first is None or layer is None or layer.weight is None or layer.bias is None or layer.name in names
                     or layer.groups > 1 or layer.residuals or layer.affine or layer.clamp != first.clamp
+                    or layer.grid != first.grid
                     or any(getattr(layer, field) != getattr(first, field) for field in
                            ("source", "in_shape", "kernel", "stride", "padding", "dilation"))):
                 return False
@@ -210,7 +237,7 @@ class Builder:
     def signed(self, tensor: str) -> bool:
         """Whether a tensor may be negative."""
         if tensor == INPUT:
-            return False
+            return self.input_grid is not None and self.input_grid.low < 0
         if tensor in self.concats:
             return any(self.signed(part) for part in self.concats[tensor].parts)
         layer = self.layers[tensor]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .build import Builder, Shape, Value
-from .graph import INPUT, Clamp, FloatLayer, FloatResidual, Graph, Output
+from .graph import INPUT, Clamp, FloatLayer, FloatResidual, Graph, Grid, Output
 from .operators import unsupported
 from .trace import Bound, Trace
 
@@ -39,7 +39,8 @@ def fuse(trace: Trace, image_shape: Shape, parameters: int) -> Graph:
     builder, inputs = fuser.builder, tuple(trace.inputs.values())
     return Graph(image_shape=image_shape, input_shape=builder.input_shape, layers=tuple(builder.layers.values()),
                  concats=tuple(builder.concats.values()), parameters=parameters, outputs=outputs,
-                 inputs=() if inputs == (image_shape,) else inputs, left_to_host=trace.left_to_host)
+                 inputs=() if inputs == (image_shape,) else inputs, left_to_host=trace.left_to_host,
+                 input_grid=builder.input_grid)
 
 
 def _pair(value: Any, bound: Bound | None = None, along_height: int = 1) -> tuple[int, int]:
@@ -64,6 +65,7 @@ class _Fuser:
     def __init__(self, image_shape: Shape, inputs: Mapping[str, tuple[int, ...]]) -> None:
         self.builder = Builder(image_shape)
         self.values, channel = dict[str, Value](), 0
+        self.inputs, self.rounded = set(inputs), set[str]()
         for name, taken in inputs.items():
             shape = _shape3(taken)
             self.values[name] = Value(tensor=INPUT, shape=shape, part=channel if len(inputs) > 1 else None)
@@ -74,6 +76,9 @@ class _Fuser:
         sources = [self.values[name] for name in bound.sources]
         kind = bound.operator.kind
         for x in sources:
+            if self.rounded and kind != "quantize" and any(name in self.inputs for name in bound.sources):
+                raise unsupported(bound.where, "reads the network's input, which a quantizer reads, too",
+                                  "let it read what the quantizer makes")
             if any(x.padding) and kind not in (("maxpool",) if x.lowest else ("conv", "avgpool")):
                 raise unsupported(bound.where, f"follows padding{' with -inf' if x.lowest else ''}",
                                   f"put the padding right before a {'max pooling' if x.lowest else 'convolution'}")
@@ -251,7 +256,31 @@ class _Fuser:
             clamp = Clamp(0.0, 6.0 if "relu6" in bound.target else math.inf)
         if x.tensor == INPUT:
             raise unsupported(bound.where, "clamps the network's input", "remove it: images are not negative")
-        return self.builder.clamp(x if self.builder.foldable(x) else self.builder.copy(bound, x), clamp)
+        if not self.builder.foldable(x, rounded=True):
+            x = self.builder.copy(bound, x)
+        grid = self.builder.before_maxpool(x).grid
+        if grid is not None and not (grid.holds(clamp.low) and grid.holds(clamp.high)):
+            raise unsupported(bound.where, f"clamps to {clamp.low:g} and {clamp.high:g}, but multiples of "
+                              f"{grid.scale:g} are there already", "put the quantizer after it")
+        return self.builder.clamp(x, clamp)
+
+    def _quantize(self, bound: Bound, x: Value) -> Value:
+        builder, attributes = self.builder, bound.attributes
+        grid = Grid(scale=attributes["scale"], low=attributes["low"], high=attributes["high"],
+                    rounding=attributes["rounding"])
+        if x.sliced:
+            raise unsupported(bound.where, "follows a slice or padding of channels", "only an addition takes one")
+        if x.tensor != INPUT:
+            return builder.quantize(bound, x, grid)
+        if builder.input_grid is None and builder.input_read:
+            raise unsupported(bound.where, "rounds the network's input, which a layer reads, too",
+                              "let it read what the quantizer makes")
+        if builder.input_grid not in (None, grid):
+            raise unsupported(bound.where, "rounds the network's input in another way than the quantizer before",
+                              "quantize it once")
+        builder.input_grid = grid
+        self.rounded.update(bound.sources)
+        return x
 
     def _leaky(self, bound: Bound, x: Value) -> Value:
         builder, leak = self.builder, -round(math.log2(bound.attributes["negative_slope"]))

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...hw.arch.errors import ModelError
 
-__all__ = ["INPUT", "Clamp", "FloatConcat", "FloatLayer", "FloatResidual", "Graph", "Output"]
+__all__ = ["INPUT", "Clamp", "FloatConcat", "FloatLayer", "FloatResidual", "Graph", "Grid", "Output"]
 
 INPUT = ""
 """Name of the network's input among the tensors of a graph; the others are named like the layers that make them."""
@@ -35,6 +35,40 @@ class Clamp:
     def then(self, outer: "Clamp") -> "Clamp":
         """The one clamp that equals this one followed by ``outer``."""
         return Clamp(min(max(self.low, outer.low), outer.high), min(max(self.high, outer.low), outer.high))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Values that the network itself gives to activations: whole multiples of a step.
+
+    Parameters
+    ----------
+    scale : float
+        The step.
+    low, high : int
+        Least and greatest multiple, at most 0 and at least 0.
+    rounding : str
+        How one is chosen: ``"half_even"`` or ``"half_up"``, the nearest; ``"floor"`` or ``"ceil"``.
+    """
+
+    scale: float
+    low: int
+    high: int
+    rounding: str = "half_even"
+
+    @property
+    def clamp(self) -> Clamp:
+        """Its limits as real values."""
+        return Clamp(self.low * self.scale, self.high * self.scale)
+
+    def bits(self, signed: bool) -> int:
+        """Bits of an integer that holds each multiple, at least 2."""
+        return max(2, self.high.bit_length() + signed, (-self.low - 1).bit_length() + 1 if self.low else 0)
+
+    def holds(self, value: float) -> bool:
+        """Whether a real value is infinite or a multiple."""
+        return math.isinf(value) or math.isclose(value / self.scale, round(value / self.scale), rel_tol=1e-6,
+                                                 abs_tol=1e-6)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,6 +143,8 @@ class FloatLayer:
     affine : bool
         A ``conv`` with one weight a channel, made of arithmetic with constants or of an addition: recipes keep its
         weights as they are.
+    grid : Grid or None
+        What the network rounds the output to; ``clamp`` has its limits.
     """
 
     name: str
@@ -129,6 +165,7 @@ class FloatLayer:
     normalized: bool = False
     residuals: tuple[FloatResidual, ...] = ()
     affine: bool = False
+    grid: Grid | None = None
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -186,6 +223,8 @@ class Graph:
         What it returns, where that is not one tensor alone.
     left_to_host : tuple of str
         What the module ends in that the graph does not have, in words.
+    input_grid : Grid or None
+        What the network rounds its images to.
     """
 
     image_shape: tuple[int, int, int]
@@ -196,6 +235,7 @@ class Graph:
     inputs: tuple[tuple[int, ...], ...] = ()
     outputs: tuple[Output, ...] = ()
     left_to_host: tuple[str, ...] = ()
+    input_grid: Grid | None = None
 
     def __post_init__(self) -> None:
         if not self.layers:
@@ -237,7 +277,8 @@ class Graph:
     def signed(self) -> dict[str, bool]:
         """Which tensors are stored signed: those that a clamp does not keep from being negative, and those that are
         read or joined together with such."""
-        signed = {INPUT: False} | {layer.name: layer.op == "conv" and layer.clamp.low < 0 for layer in self.layers}
+        images = self.input_grid is not None and self.input_grid.low < 0
+        signed = {INPUT: images} | {layer.name: layer.op == "conv" and layer.clamp.low < 0 for layer in self.layers}
         signed |= {concat.name: False for concat in self.concats}
         alike = [layer.sources for layer in self.layers if layer.residuals]
         alike += [(layer.name, layer.source) for layer in self.layers if layer.op != "conv"]
@@ -249,7 +290,7 @@ class Graph:
                 if any(signed[name] for name in names) and not all(signed[name] for name in names):
                     signed |= dict.fromkeys(names, True)
                     changed = True
-        if signed[INPUT]:
+        if signed[INPUT] and not images:
             raise ModelError("the network's input is added to values that may be negative, but images are not signed; "
                              "put a convolution or batch norm between them")
         return signed

@@ -53,8 +53,8 @@ class Operator:
         ATen overloads, as torch.export names them.
     kind : str
         What it becomes: ``conv``, ``linear``, ``batch_norm``, ``scale``, ``add``, ``cat``, ``clamp``, ``maxpool``,
-        ``avgpool``, ``adaptive``, ``mean``, ``pad``, ``slice``, ``reshape``, ``drop`` or ``identity``; ``host``, what
-        is left to the host.
+        ``avgpool``, ``adaptive``, ``mean``, ``pad``, ``slice``, ``reshape``, ``quantize``, ``drop`` or ``identity``;
+        ``host``, what is left to the host.
     spelled : str
         How a network says it.
     becomes : str
@@ -122,6 +122,9 @@ OPERATORS: tuple[Operator, ...] = (
     Operator(("aten.clamp.default", "aten.clamp_.default", "aten.clamp_min.default", "aten.clamp_min_.default",
               "aten.clamp_max.default", "aten.clamp_max_.default"), "clamp", "torch.clamp",
              "the clamp of the layer before it", ("self",), (Attribute("min"), Attribute("max"))),
+    Operator(("shiftwright.quantize.default",), "quantize", "a quantizer of an ONNX file",
+             "the output of the layer before it, rounded: exactly so by the recipe keep, by others in their own way",
+             ("images",), (Attribute("scale"), Attribute("low"), Attribute("high"), Attribute("rounding"))),
     Operator(("aten.leaky_relu.default", "aten.leaky_relu_.default"), "leaky", "nn.LeakyReLU, F.leaky_relu",
              "a layer; nothing where there is nothing negative", ("self",),
              (Attribute("negative_slope", "1/2, 1/4, 1/8 ... 1/128", lambda value: value in SLOPES,
