@@ -134,14 +134,13 @@ def test_as_pytorch_writes_it(exporter: str, tmp_path: Path, seed: int) -> None:
         np.testing.assert_allclose(execute(graph, signals.double()).flatten(1), module(signals), atol=1e-5)
 
 
-@pytest.mark.parametrize("recipe", ["bqnet", "ptq"])
-def test_all_the_way(recipe: str, tmp_path: Path, seed: int) -> None:
+def test_all_the_way(tmp_path: Path, seed: int) -> None:
     g = OnnxGraph(("N", *SHAPE))
     x = g("MaxPool", relu(g), kernel_shape=[2], strides=[2])
     g.save(tmp_path / "m.onnx", g("Softmax", g("Flatten", g("GlobalAveragePool", conv(g, x, 4, 2))), name="end"))
     loaded = load_model(str(tmp_path / "m.onnx"))
     assert loaded.input_shape == (3, 1, 40) and loaded.outputs == ()
-    network = all_the_way(loaded.model, (3, 1, 40), images(SHAPE), seed, recipe=recipe)
+    network = all_the_way(loaded.model, (3, 1, 40), images(SHAPE), seed)
     assert network.input.shape == (3, 1, 40) and network.metadata["left_to_host"] == list(loaded.notes)
     assert [layer.name for layer in network.layers][:2] == ["Conv0", "MaxPool2"]
 
