@@ -175,7 +175,8 @@ REFUSED: dict[str, tuple[Make, str]] = {
                       "several inputs, which only convolutions, linear layers and a concatenation of all of them in "
                       "order can; put a 1 x 1 convolution before it"),
     "returned": (lambda g: (conv(g, "x", 2, pads=[1, 1, 1, 1]), "y"), "the network: reads one of several inputs, which "
-                 "only convolutions, linear layers and a concatenation of all of them in order can; put a 1 x 1 convolution before it"),
+                 "only convolutions, linear layers and a concatenation of all of them in order can; put a 1 x 1 "
+                 "convolution before it"),
     "sizes": (lambda g: (lambda a: (a, g("GlobalAveragePool", a)))(conv(g, "x", 2)), "the network: returns 't0' of "
               "shape (N, 4, 4, 5) and 't1' of shape (N, 4, 1, 1); all outputs must have one height and width: they "
               "become one tensor's channels"),
