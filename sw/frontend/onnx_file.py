@@ -121,8 +121,8 @@ def read(path: str | Path) -> OnnxFile:
     inputs = [value for value in graph.input if value.name not in constants]
     check_order(path, graph, {*constants, *(value.name for value in inputs)})
     outputs = tuple(value.name for value in graph.output)
-    if not inputs or not outputs or len(set(outputs)) < len(outputs):
-        raise ModelError(f"{path}: the network must take and return tensors of different names, not take "
+    if not inputs or not outputs:
+        raise ModelError(f"{path}: the network must take and return tensors, not take "
                          f"{_listed(value.name for value in inputs)} and return {_listed(outputs)}; export it with "
                          f"images as inputs and class scores as outputs")
     shapes, batch = _images(path, inputs)

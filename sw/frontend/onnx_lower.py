@@ -55,8 +55,8 @@ def load_onnx(path: str | Path) -> OnnxModel:
         If an operator or attribute is not supported; the message names node, attribute, value and a rewrite.
     """
     file = read(path)
-    tails = {output: _tail(file, output) for output in file.outputs}
-    results = [tensor for tensor, _ in tails.values()]
+    tails = [_tail(file, output) for output in file.outputs]
+    results = [tensor for tensor, _ in tails]
     nodes = _live(file, results)
     readers = Counter([name for node in nodes for name in node.inputs if name] + results)
     builder = Builder(file, readers)
@@ -69,16 +69,16 @@ def load_onnx(path: str | Path) -> OnnxModel:
             continue
         made = fold(node, [value for value in inputs if not isinstance(value, Activation)], file.opset)
         values |= zip((name for name in node.outputs if name), made, strict=True)
-    for output, (tensor, host) in tails.items():
+    for output, (tensor, host) in zip(file.outputs, tails, strict=True):
         result = values[tensor]
         if not isinstance(result, Activation):
             raise unsupported(tensor, "does not depend on the network's input", "export the network again")
         for node in host:
             _check_host(node, result)
-        builder.network.outputs[output] = builder.plain(result).key
+        builder.network.append_output(output, builder.plain(result).key)
     builder.network.notes = tuple(
         f"{node.where} is left to the host: the class with the highest score is the same without it"
-        for node in dict.fromkeys(node for _, host in tails.values() for node in host))
+        for node in dict.fromkeys(node for _, host in tails for node in host))
     return OnnxModel(file=file, module=builder.network.eval(), notes=builder.network.notes)
 
 

@@ -59,7 +59,7 @@ class OnnxNetwork(nn.Module):
     Attributes
     ----------
     outputs : dict of str
-        The tensors that it returns, by the file's names of its outputs.
+        The tensors that it returns, by the file's names of its outputs; one that comes again gets a number.
     notes : tuple of str
         What of the file is left to the host.
     """
@@ -90,6 +90,14 @@ class OnnxNetwork(nn.Module):
             path = f"{plain}_{number}"
         self.add_module(path, module)
         self._steps.append((path, sources, target))
+
+    def append_output(self, name: str, tensor: str) -> None:
+        """Add an output."""
+        number, found = 1, name
+        while found in self.outputs:
+            number += 1
+            found = f"{name}@{number}"
+        self.outputs[found] = tensor
 
     def module_of(self, tensor: str) -> Operation:
         """The module that makes a tensor."""

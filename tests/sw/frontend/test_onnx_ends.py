@@ -20,9 +20,10 @@ from shiftwright.sw.frontend.load import load_model
 from shiftwright.sw.frontend.onnx_lower import load_onnx
 from shiftwright.sw.network import QuantizedNetwork
 from tests.conftest import Outcome
-from tests.graphs import OnnxGraph
+from tests.graphs import OnnxGraph, execute
 from tests.sw.frontend.ends import all_the_way, images
 from tests.sw.frontend.onnx_runtime import exported, judged, run
+from tests.sw.frontend.test_ends import Ended
 
 onnx = pytest.importorskip("onnx")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -104,6 +105,15 @@ def test_outputs_in_the_order_of_the_file(tmp_path: Path) -> None:
     assert [layer.name for layer in graph.layers] == ["Conv0", "Gemm4+Gemm3"]
 
 
+def test_an_output_that_comes_twice(tmp_path: Path) -> None:
+    """PyTorch's older exporter writes it so."""
+    g = graph_of({"x": (2, 6, 7)})
+    scores = linear(g, g("Flatten", body(g)), 80, 3)
+    g.save(tmp_path / "m.onnx", scores, scores)
+    graph = judged(tmp_path / "m.onnx", load_onnx(tmp_path / "m.onnx"))
+    assert [output.name for output in graph.outputs] == [scores, f"{scores}@2"]
+
+
 def test_ends_are_left_to_the_host(tmp_path: Path) -> None:
     """Scores and their softmax, and one that two outputs share."""
     g = graph_of({"x": (2, 6, 7)})
@@ -141,6 +151,31 @@ def test_as_pytorch_writes_it(tmp_path: Path, seed: int) -> None:
     torch.manual_seed(seed)
     exported(TwoToTwo().eval(), tmp_path / "m.onnx", "script", (2, 6, 7), (1, 6, 7))
     judged(tmp_path / "m.onnx", load_onnx(tmp_path / "m.onnx"))
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+def test_random_networks_with_several_outputs(tmp_path: Path, seed: int) -> None:
+    """Their first output is a softmax of what the graph has."""
+    judged_ones = 0
+    for number in range(1000 * seed, 1000 * seed + 12):
+        model = Ended(number).eval()
+        exported(model, tmp_path / "m.onnx", "script", model.shape)
+        x = torch.rand(2, *model.shape)
+        try:
+            graph = capture(load_onnx(tmp_path / "m.onnx").module, model.shape)
+            expected = run(tmp_path / "m.onnx", x)
+        except UnsupportedError:
+            continue
+        except Exception as error:
+            assert "Dilation not supported for AutoPadType" in str(error), (number, error)
+            continue
+        values, judged_ones = execute(graph, x.double()), judged_ones + 1
+        values = values.reshape(2, sum(result.shape[1] for result in expected), -1)
+        parts = values.split([result.shape[1] for result in expected], 1)
+        for part, result in zip([parts[0].softmax(1), *parts[1:]], expected, strict=True):
+            limit = 1e-4 * max(1, float(np.abs(result).max()))
+            np.testing.assert_allclose(part.reshape(result.shape), result, rtol=0, atol=limit, err_msg=str(number))
+    assert judged_ones >= 4
 
 
 @pytest.mark.parametrize(("name", "recipe"), [("all_and_one", "ptq"), ("both", "bqnet"), ("heads", "bqnet"),
