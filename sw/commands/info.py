@@ -22,7 +22,7 @@ def command(file: Path) -> None:
         .swi          an image: its accelerator, tensors, layers, predicted cycles and memory maps
         .swc          a compressed network: arithmetic, layers, recipe
         .safetensors  a float checkpoint: network, accuracy, tensors
-        .onnx         a network: input, layers as the accelerator would run them, parameters
+        .onnx         a network: inputs, outputs, layers as the accelerator would run them, parameters
         .toml         an accelerator configuration: parameters and fingerprint
 
     An image's maps tell where the input and each layer's output lie in the activation memory (first address, addresses,

@@ -126,7 +126,8 @@ def _each(node: OnnxNode, name: str, rank: int) -> Sizes:
     """An attribute with a number for each axis."""
     values = node.attributes.get(name) or [1] * rank
     if len(values) != rank:
-        raise unsupported(node.where, f"{name}={values} is not supported, only {rank} of them on its map",
+        count = ("one number", "two numbers")[rank - 1]
+        raise unsupported(node.where, f"{name}={values} is not supported, only {count} on its map",
                           "export the network again")
     return tuple(values)
 

@@ -148,8 +148,8 @@ def test_all_the_way(tmp_path: Path, seed: int) -> None:
 REFUSED: dict[str, tuple[Make, str]] = {
     "kernel": (lambda g: g("Conv", relu(g), g.weights(2, 4, 1, 3), name="bad"),
                "bad (Conv): kernel_shape=[1, 3] does not fit the map of 40; export the network again"),
-    "strides": (lambda g: conv(g, strides=[1, 2], name="bad"), "bad (Conv): strides=[1, 2] is not supported, only 1 of "
-                "them on its map; export the network again"),
+    "strides": (lambda g: conv(g, strides=[1, 2], name="bad"), "bad (Conv): strides=[1, 2] is not supported, only one "
+                "number on its map; export the network again"),
     "pads": (lambda g: conv(g, pads=[1, 1, 1, 1], name="bad"), "bad (Conv): pads=[1, 1, 1, 1] is not supported, only "
              "two numbers that are not negative; cut maps with strides"),
     "too_long": (lambda g: conv(g, kernel=41, name="bad"), "bad (Conv): kernel_shape=[41] is larger than the map of 40 "
