@@ -22,7 +22,7 @@ def command(file: Path) -> None:
         .swi          an image: its accelerator, tensors, layers, predicted cycles and memory maps
         .swc          a compressed network: arithmetic, layers, recipe
         .safetensors  a float checkpoint: network, accuracy, tensors
-        .onnx         a network: input, layers as the accelerator would run them, parameters
+        .onnx         a network: inputs, outputs, layers as the accelerator would run them, parameters
         .toml         an accelerator configuration: parameters and fingerprint
 
     An image's maps tell where the input and each layer's output lie in the activation memory (first address, addresses,
@@ -96,7 +96,7 @@ def _onnx(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     from ..frontend.onnx_lower import load_onnx
 
     found = load_onnx(file)
-    graph = capture(found.module, found.file.input_shape)
+    graph = capture(found.module, tuple(found.file.inputs.values()))
     layers = [{
         "layer": layer.name, "op": layer.op, "kernel": "x".join(map(str, layer.kernel)),
         "stride": "x".join(map(str, layer.stride)), "output": "x".join(map(str, layer.out_shape)),
@@ -105,7 +105,8 @@ def _onnx(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     } for layer in graph.layers]
     return {"kind": "ONNX network", "graph": found.file.graph, "producer": found.file.producer,
             "opset": found.file.opset, "nodes": len(found.file.nodes),
-            "input": f"{found.file.input}: {'x'.join(map(str, found.file.input_shape))}",
+            "input": ", ".join(f"{name}: {'x'.join(map(str, shape))}" for name, shape in found.file.inputs.items()),
+            **({"outputs": [output.to_dict() for output in graph.outputs]} if graph.outputs else {}),
             "parameters": graph.parameters, "weights": graph.weights, "left_to_host": list(found.notes),
             "bytes": file.stat().st_size}, layers
 

@@ -118,7 +118,7 @@ class Builder:
         """Refuse one of several inputs."""
         if x.part is not None:
             raise unsupported(bound.where, "reads one of several inputs, which only convolutions, linear layers and a "
-                              "torch.cat of all of them in order can", "put a 1 x 1 convolution before it")
+                              "concatenation of all of them in order can", "put a 1 x 1 convolution before it")
 
     def widened(self, x: Value, weight: np.ndarray, groups: int) -> tuple[Value, np.ndarray, int]:
         """For a layer that reads one of several inputs: the image, and weights that are 0 for its other channels."""

@@ -27,6 +27,11 @@ class OnImages(nn.Module):
         Of what it takes, without the batch: (C, H, W) or (C, L).
     ends : bool
         Whether there may be something to leave out.
+
+    Attributes
+    ----------
+    notes : tuple of str
+        What the module says of itself that is left to the host.
     """
 
     module: nn.Module
@@ -35,6 +40,7 @@ class OnImages(nn.Module):
     def __init__(self, module: nn.Module, shapes: Sequence[Sequence[int]], *, ends: bool = True) -> None:
         super().__init__()
         self.module, self.shapes, self.ends = module, tuple(tuple(shape) for shape in shapes), ends
+        self.notes: tuple[str, ...] = getattr(module, "notes", ())
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores (N, values), or a map (N, C, H, W), of images (N, C, H, W)."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ...hw.arch.errors import ModelError
 from ..train import load_checkpoint, load_weights
 from ..zoo import NETWORKS
-from .capture import capture, on_images
+from .capture import InputShape, capture, image_shape, on_images
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +42,7 @@ class Loaded:
     notes: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
 
-    def on_images(self, shape: tuple[int, int, int]) -> "Loaded":
+    def on_images(self, shape: InputShape) -> "Loaded":
         """With a model that takes images of this shape and returns class scores, and notes on what it differs in."""
         if self.input_shape is not None:
             return self
@@ -77,8 +77,12 @@ def load_model(source: str) -> Loaded:
         from .onnx_lower import load_onnx
 
         found = load_onnx(source)
-        return Loaded(model=found.module, input_shape=found.file.input_shape, metadata={"network": Path(source).stem},
-                      notes=found.notes)
+        shapes = tuple(found.file.inputs.values())
+        loaded = Loaded(model=found.module, input_shape=None, metadata={"network": Path(source).stem},
+                        notes=found.notes)
+        if shapes != (image_shape(shapes),) or len(found.file.outputs) > 1:
+            loaded = loaded.on_images(shapes)
+        return dataclasses.replace(loaded, input_shape=image_shape(shapes))
     if source.endswith((".swc", ".swi")):
         raise ModelError(f"{source}: is compressed already; 'compress' takes a float checkpoint (.safetensors) or "
                          f"package.module:Name")

@@ -3,7 +3,7 @@
 import functools
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -145,12 +145,13 @@ def _pad(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
     if min(given) < 0 or before[0] or after[0] or any(channels) and any(maps):
         raise unsupported(node.where, f"pads={given} is not supported, only padding of height and width, or of "
                           "channels, that is not negative", "pad or cut outside the network")
-    sides = [before[3], after[3], before[2], after[2], *(channels if any(channels) else ())]
+    sides = [side for axis in range(rank - 1, 1, -1) for side in (before[axis], after[axis])]
+    sides += channels if any(channels) else ()
     return builder.emit(node, functools.partial(functional.pad, pad=sides, value=fill), (x,))
 
 
-def _take(images: Tensor, steps: tuple[int, int]) -> Tensor:
-    return images[:, :, ::steps[0], ::steps[1]]
+def _take(images: Tensor, steps: Sequence[int]) -> Tensor:
+    return images[:, :, *(slice(None, None, step) for step in steps)]
 
 
 def _slice(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
@@ -165,14 +166,14 @@ def _slice(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
         axis = (axes[number] if axes else number) % len(sizes)
         step, size = steps[number] if steps else 1, sizes[axis]
         whole = step > 0 and slice(start, ends[number], step).indices(size)[:2] == (0, size)
-        if axis not in (2, 3) and step != 1 or not whole:
+        if axis < 2 and step != 1 or not whole:
             raise unsupported(node.where, f"the slice of axis {axis} from {start} to {ends[number]} with step {step} "
                               "is not supported", "take whole maps with a step, [:, :, ::s, ::s]")
         taken[axis] = step
     if set(taken) == {1}:
         return x
     x = builder.image(node, x)
-    return builder.emit(node, functools.partial(_take, steps=(taken[2], taken[3])), (x,))
+    return builder.emit(node, functools.partial(_take, steps=taken[2:]), (x,))
 
 
 def _view(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:

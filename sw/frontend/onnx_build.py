@@ -32,7 +32,7 @@ class Builder:
     ----------
     file : OnnxFile
     readers : Counter
-        How often each tensor of the file is read, by nodes or as the output.
+        How often each tensor of the file is read, by nodes or as an output.
 
     Attributes
     ----------
@@ -42,12 +42,12 @@ class Builder:
     """
 
     def __init__(self, file: OnnxFile, readers: Counter[str]) -> None:
-        self.network = OnnxNetwork(file.input)
+        self.network = OnnxNetwork(tuple(file.inputs))
         self.batch = file.batch or FREE
         self.readers = readers
-        self._samples = {file.input: torch.zeros(2, *file.input_shape)}
+        self._samples = {name: torch.zeros(2, *shape) for name, shape in file.inputs.items()}
         self._parameters: dict[tuple[str, str], nn.Parameter] = {}
-        self._flat: dict[str, Activation] = {}
+        self._views: dict[str, Activation] = {}
 
     def parameter(self, name: str, values: np.ndarray, form: str = "") -> nn.Parameter:
         """A parameter; nodes that read one initializer in the same form share it."""
@@ -87,23 +87,31 @@ class Builder:
         return Activation(key=target, shape=tuple(sample.shape[1:]))
 
     def plain(self, x: Activation) -> Activation:
-        """The tensor that equals a view: only flattening makes one, everything else is refused."""
+        """The tensor that equals a view: flattening makes one, or a height of 1; everything else is refused."""
         if x.order is None:
             return x
         if x.in_order and x.logical == x.shape:
             return Activation(key=x.key, shape=x.shape)
-        if not x.in_order or x.logical != (math.prod(x.shape),):
+        if not x.in_order:
+            raise refuse(x)
+        if x.logical == (math.prod(x.shape),):
+            change = _flatten
+        elif x.logical == (x.shape[0], 1, *x.shape[1:]) and len(x.shape) == 2:
+            change = _with_height
+        elif x.shape == (x.logical[0], 1, *x.logical[1:]) and len(x.shape) == 3:
+            change = _without_height
+        else:
             raise refuse(x)
         assert x.by is not None
         target = x.by.outputs[0]
-        if target not in self._flat:
+        if target not in self._views:
             source = Activation(key=x.key, shape=x.shape)
-            self._flat[target] = self.emit(x.by, _flatten, (source,), target=f"{target}!flat")
-        return self._flat[target]
+            self._views[target] = self.emit(x.by, change, (source,), target=f"{target}!view")
+        return self._views[target]
 
     def module_before(self, node: OnnxNode, x: Activation) -> Operation | None:
         """The module that makes what the node reads, when nothing else reads that."""
-        if x.order is not None or x.key not in node.inputs or self.readers[x.key] != 1 or x.key == self.network.input:
+        if x.order is not None or x.key not in node.inputs or self.readers[x.key] != 1 or x.key in self.network.inputs:
             return None
         return self.network.module_of(x.key)
 
@@ -123,12 +131,20 @@ class Builder:
         return value
 
     def image(self, node: OnnxNode, x: Activation) -> Activation:
-        """A map of channels, height and width."""
+        """A map of channels, height and width, or channels and length."""
         x = self.plain(x)
-        if len(x.shape) != 3:
-            raise unsupported(node.where, f"input has shape {words(x.shape)}", "it needs (N, C, H, W)")
+        if len(x.shape) not in (2, 3):
+            raise unsupported(node.where, f"input has shape {words(x.shape)}", "it needs (N, C, H, W) or (N, C, L)")
         return x
 
 
 def _flatten(images: Tensor) -> Tensor:
     return images.flatten(1)
+
+
+def _with_height(images: Tensor) -> Tensor:
+    return images.unsqueeze(2)
+
+
+def _without_height(images: Tensor) -> Tensor:
+    return images.squeeze(2)

@@ -1,6 +1,7 @@
-"""Read and check an ONNX file: one image tensor in, one tensor out, nodes in order, constants finite."""
+"""Read and check an ONNX file: images or signals in, tensors out, nodes in order, constants finite."""
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,10 +61,10 @@ class OnnxFile:
         What wrote the file.
     opset : int
         Version of the set of operators.
-    input, output : str
-        Names of the image tensor and of the result.
-    input_shape : (int, int, int)
-        Channels, height, width.
+    inputs : dict of tuple of int
+        Shape of each tensor that it takes, by name, without the batch: (C, H, W) or (C, L).
+    outputs : tuple of str
+        Names of the tensors that it returns.
     batch : int or None
         Images that the file is fixed to, if it is.
     nodes : tuple of OnnxNode
@@ -75,9 +76,8 @@ class OnnxFile:
     graph: str
     producer: str
     opset: int
-    input: str
-    output: str
-    input_shape: tuple[int, int, int]
+    inputs: dict[str, tuple[int, ...]]
+    outputs: tuple[str, ...]
     batch: int | None
     nodes: tuple[OnnxNode, ...]
     constants: dict[str, np.ndarray]
@@ -96,7 +96,7 @@ def read(path: str | Path) -> OnnxFile:
     ToolError
         If the package ``onnx`` is missing.
     ModelError
-        If the file can't be read, is damaged, or is not a network from one image to one tensor.
+        If the file can't be read, is damaged, or is not a network of images or signals.
     """
     data = _bytes(Path(path))
     try:
@@ -120,19 +120,16 @@ def read(path: str | Path) -> OnnxFile:
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in constants]
     check_order(path, graph, {*constants, *(value.name for value in inputs)})
-    if len(inputs) != 1:
-        names = ", ".join(repr(value.name) for value in inputs) or "none"
-        raise ModelError(f"{path}: the network must take one tensor, not {len(inputs)} ({names}); export it with the "
-                         f"image as its only input")
-    if len(graph.output) != 1:
-        names = ", ".join(repr(value.name) for value in graph.output) or "none"
-        raise ModelError(f"{path}: the network must return one tensor, not {len(graph.output)} ({names}); export it "
-                         f"with the class scores as its only output")
-    batch, shape = _image(path, inputs[0])
+    outputs = tuple(value.name for value in graph.output)
+    if not inputs or not outputs:
+        raise ModelError(f"{path}: the network must take and return tensors, not take "
+                         f"{_listed(value.name for value in inputs)} and return {_listed(outputs)}; export it with "
+                         f"images as inputs and class scores as outputs")
+    shapes, batch = _images(path, inputs)
     check_meaning(path, model)
     check_finite(path, constants)
     return OnnxFile(graph=graph.name, producer=f"{model.producer_name} {model.producer_version}".strip(), opset=opset,
-                    input=inputs[0].name, output=graph.output[0].name, input_shape=shape, batch=batch,
+                    inputs=shapes, outputs=outputs, batch=batch,
                     nodes=tuple(_node(node, opset) for node in graph.node), constants=constants)
 
 
@@ -177,8 +174,28 @@ def _load_external(path: Path, model: "onnx.ModelProto") -> None:
         del tensor.external_data[:]
 
 
-def _image(path: str | Path, value: "onnx.ValueInfoProto") -> tuple[int | None, tuple[int, int, int]]:
-    """Batch size and image shape of the input."""
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names)) or "nothing"
+
+
+def _images(path: str | Path, values: "list[onnx.ValueInfoProto]") -> tuple[dict[str, tuple[int, ...]], int | None]:
+    """Shapes of the inputs, and the number of images that they are fixed to."""
+    found = {value.name: _image(path, value) for value in values}
+    (first, (_, shape)), *rest = found.items()
+    for name, (_, other) in rest:
+        if other[1:] != shape[1:]:
+            raise ModelError(f"{path}: inputs {first!r} and {name!r} must have one height and width, because they "
+                             f"become one image's channels, not the shapes {shape} and {other} of one image; export "
+                             f"the network with inputs of one size")
+    fixed = sorted({batch for batch, _ in found.values() if batch is not None})
+    if len(fixed) > 1:
+        raise ModelError(f"{path}: inputs {_listed(found)} must be fixed to one number of images, not to "
+                         f"{' and '.join(map(str, fixed))}; export with a free batch dimension")
+    return {name: shape for name, (_, shape) in found.items()}, fixed[0] if fixed else None
+
+
+def _image(path: str | Path, value: "onnx.ValueInfoProto") -> tuple[int | None, tuple[int, ...]]:
+    """Batch size and shape of one image of an input."""
     import onnx
 
     tensor = value.type.tensor_type
@@ -189,15 +206,15 @@ def _image(path: str | Path, value: "onnx.ValueInfoProto") -> tuple[int | None, 
                          f"the conversion of its images")
     sizes = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim]
     words = f"({', '.join(map(str, sizes))})" if tensor.HasField("shape") else "unknown"
-    if len(sizes) != 4:
-        raise ModelError(f"{path}: input {value.name!r} must have the shape (N, C, H, W), not {words}; let the network "
-                         f"take images: a vector flattened by Flatten, a sequence as a map of height 1")
-    fixed = [size for size in sizes if isinstance(size, int) and size > 0]
-    channels, height, width = (size if isinstance(size, int) else 0 for size in sizes[1:])
-    if min(channels, height, width) < 1:
+    if len(sizes) not in (3, 4):
+        raise ModelError(f"{path}: input {value.name!r} must have the shape (N, C, H, W) or (N, C, L), not {words}; "
+                         f"let the network take images or signals: a vector flattened by Flatten")
+    batch, *shape = (size if isinstance(size, int) and size > 0 else None for size in sizes)
+    fixed = tuple(size for size in shape if size is not None)
+    if len(fixed) < len(shape):
         raise ModelError(f"{path}: input {value.name!r} has the shape {words}; only the first size may be free: export "
-                         f"with fixed channels, height and width")
-    return fixed[0] if len(fixed) == 4 else None, (channels, height, width)
+                         f"with fixed channels{', height and width' if len(shape) == 3 else ' and length'}")
+    return batch, fixed
 
 
 def _node(proto: "onnx.NodeProto", opset: int) -> OnnxNode:

@@ -21,8 +21,8 @@ FOLDED = 4.0
 """Channels whose magnitudes differ by so much are those of a batch norm that the exporter folded."""
 
 
-def _size(x: Activation) -> tuple[int, int]:
-    return x.shape[1], x.shape[2]
+def _size(x: Activation) -> tuple[int, ...]:
+    return x.shape[1:]
 
 
 def _conv(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
@@ -30,8 +30,6 @@ def _conv(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
     weight, bias = (builder.constant(node, inputs, place, name) for place, name in ((1, "weight"), (2, "bias")))
     assert weight is not None
     kernel = weight.shape[2:]
-    if len(kernel) != 2:
-        raise unsupported(node.where, f"has a kernel of {len(kernel)} dimensions", "use a kernel of height 1, on a map")
     if (given := node.attributes["kernel_shape"]) and tuple(given) != kernel:
         raise unsupported(node.where, f"kernel_shape={given} is not supported, only that of its weight, "
                           f"{list(kernel)}", "leave it out")
@@ -149,9 +147,8 @@ def _clip(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
     return builder.emit(node, functools.partial(torch.clamp, **limits), (x,)) if limits else x
 
 
-def _kernel(node: OnnxNode) -> tuple[int, int]:
-    height, width = node.attributes["kernel_shape"]
-    return height, width
+def _kernel(node: OnnxNode) -> tuple[int, ...]:
+    return tuple(node.attributes["kernel_shape"])
 
 
 def _nothing(node: OnnxNode) -> bool:
@@ -175,11 +172,12 @@ def _average_pool(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activatio
 
 def _global_max(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
     x = builder.image(node, builder.activation(node, inputs))
-    return builder.emit(node, functools.partial(functional.max_pool2d, kernel_size=_size(x)), (x,))
+    pool = functional.max_pool1d if len(_size(x)) == 1 else functional.max_pool2d
+    return builder.emit(node, functools.partial(pool, kernel_size=_size(x)), (x,))
 
 
 def _mean(images: Tensor, keepdim: bool) -> Tensor:
-    return images.mean((2, 3), keepdim=keepdim)
+    return images.mean(tuple(range(2, images.dim())), keepdim=keepdim)
 
 
 def _global_average(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation:
@@ -194,9 +192,10 @@ def _reduce_mean(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation
     if not axes and node.attributes.get("noop_with_empty_axes"):
         return x
     rank = 1 + len(x.logical)
-    if rank != 4 or not axes or sorted(axis % rank for axis in axes) != [2, 3]:
-        raise unsupported(node.where, f"axes={axes} of {words(x.logical)} is not supported, only height and width",
-                          "use axes [2, 3]")
+    whole, said = ([2], "the length") if rank == 3 else ([2, 3], "height and width")
+    if rank not in (3, 4) or not axes or sorted(axis % rank for axis in axes) != whole:
+        raise unsupported(node.where, f"axes={axes} of {words(x.logical)} is not supported, only {said}",
+                          f"use axes {whole}")
     return builder.emit(node, functools.partial(_mean, keepdim=bool(node.attributes["keepdims"])), (x,))
 
 

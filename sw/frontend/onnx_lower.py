@@ -50,17 +50,18 @@ def load_onnx(path: str | Path) -> OnnxModel:
     ToolError
         If the package ``onnx`` is missing.
     ModelError
-        If the file can't be read, is damaged, or is not a network from one image to one tensor.
+        If the file can't be read, is damaged, or is not a network of images or signals.
     UnsupportedError
         If an operator or attribute is not supported; the message names node, attribute, value and a rewrite.
     """
     file = read(path)
-    output, host = _tail(file)
-    nodes = _live(file, output)
-    readers = Counter([name for node in nodes for name in node.inputs if name] + [output])
+    tails = [_tail(file, output) for output in file.outputs]
+    results = [tensor for tensor, _ in tails]
+    nodes = _live(file, results)
+    readers = Counter([name for node in nodes for name in node.inputs if name] + results)
     builder = Builder(file, readers)
     values: dict[str, Activation | np.ndarray] = dict(file.constants)
-    values[file.input] = Activation(key=file.input, shape=file.input_shape)
+    values |= {name: Activation(key=name, shape=shape) for name, shape in file.inputs.items()}
     for node in nodes:
         inputs: Inputs = [values[name] if name else None for name in node.inputs]
         if any(isinstance(value, Activation) for value in inputs):
@@ -68,21 +69,23 @@ def load_onnx(path: str | Path) -> OnnxModel:
             continue
         made = fold(node, [value for value in inputs if not isinstance(value, Activation)], file.opset)
         values |= zip((name for name in node.outputs if name), made, strict=True)
-    result = values[output]
-    if not isinstance(result, Activation):
-        raise unsupported(output, "does not depend on the network's input", "export the network again")
-    for node in host:
-        _check_host(node, result)
-    builder.network.output = builder.plain(result).key
+    for output, (tensor, host) in zip(file.outputs, tails, strict=True):
+        result = values[tensor]
+        if not isinstance(result, Activation):
+            raise unsupported(tensor, "does not depend on the network's input", "export the network again")
+        for node in host:
+            _check_host(node, result)
+        builder.network.append_output(output, builder.plain(result).key)
     builder.network.notes = tuple(
-        f"{node.where} is left to the host: the class with the highest score is the same without it" for node in host)
+        f"{node.where} is left to the host: the class with the highest score is the same without it"
+        for node in dict.fromkeys(node for _, host in tails for node in host))
     return OnnxModel(file=file, module=builder.network.eval(), notes=builder.network.notes)
 
 
-def _tail(file: OnnxFile) -> tuple[str, list[OnnxNode]]:
-    """The tensor that holds the scores, and the nodes after it that don't change which is the highest."""
+def _tail(file: OnnxFile, output: str) -> tuple[str, list[OnnxNode]]:
+    """The tensor that holds an output's scores, and the nodes after it that don't change which is the highest."""
     makers = {name: node for node in file.nodes for name in node.outputs}
-    output, scores, host, passed = file.output, file.output, list[OnnxNode](), list[OnnxNode]()
+    scores, host, passed = output, list[OnnxNode](), list[OnnxNode]()
     while (node := makers.get(output)) is not None and node.op in (*HOST, "Identity", "Cast"):
         output = node.inputs[0]
         passed.append(node)
@@ -91,9 +94,9 @@ def _tail(file: OnnxFile) -> tuple[str, list[OnnxNode]]:
     return scores, host[::-1]
 
 
-def _live(file: OnnxFile, output: str) -> list[OnnxNode]:
-    """The nodes that the output depends on."""
-    wanted, nodes = {output}, list[OnnxNode]()
+def _live(file: OnnxFile, results: list[str]) -> list[OnnxNode]:
+    """The nodes that the results depend on."""
+    wanted, nodes = {*results}, list[OnnxNode]()
     for node in reversed(file.nodes):
         if wanted.intersection(node.outputs):
             wanted.update(node.inputs)

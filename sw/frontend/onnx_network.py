@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 __all__ = ["Operation", "OnnxNetwork", "operation"]
@@ -54,25 +53,25 @@ class OnnxNetwork(nn.Module):
 
     Parameters
     ----------
-    name : str
-        Of the image tensor.
+    inputs : tuple of str
+        Names of the tensors that it takes.
 
     Attributes
     ----------
-    output : str
-        Name of the tensor that it returns.
+    outputs : dict of str
+        The tensors that it returns, by the file's names of its outputs; one that comes again gets a number.
     notes : tuple of str
         What of the file is left to the host.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, inputs: tuple[str, ...]) -> None:
         super().__init__()
-        self.input = self.output = name
+        self.inputs, self.outputs = inputs, dict[str, str]()
         self.notes: tuple[str, ...] = ()
         self._steps: list[tuple[str, tuple[str, ...], str]] = []
 
     def append(self, name: str, module: Operation, sources: tuple[str, ...], target: str) -> None:
-        """Add a step; its result is the output, as far as is known.
+        """Add a step.
 
         Parameters
         ----------
@@ -91,7 +90,14 @@ class OnnxNetwork(nn.Module):
             path = f"{plain}_{number}"
         self.add_module(path, module)
         self._steps.append((path, sources, target))
-        self.output = target
+
+    def append_output(self, name: str, tensor: str) -> None:
+        """Add an output."""
+        number, found = 1, name
+        while found in self.outputs:
+            number += 1
+            found = f"{name}@{number}"
+        self.outputs[found] = tensor
 
     def module_of(self, tensor: str) -> Operation:
         """The module that makes a tensor."""
@@ -99,13 +105,14 @@ class OnnxNetwork(nn.Module):
         found: Operation = getattr(self, path)
         return found
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Class scores of images (N, C, H, W)."""
+    def forward(self, *images: Tensor) -> Tensor | dict[str, Tensor]:
+        """Class scores of images (N, C, H, W) or signals (N, C, L); of several outputs each by its name."""
         last = {source: number for number, (_, sources, _) in enumerate(self._steps) for source in sources}
-        values: dict[str, torch.Tensor] = {self.input: images}
+        values, kept = dict(zip(self.inputs, images, strict=True)), {*self.outputs.values()}
         for number, (path, sources, target) in enumerate(self._steps):
             values[target] = getattr(self, path)(*(values[source] for source in sources))
-            for source in {*sources, target} - {self.output}:  # a batch's activations may be large
+            for source in {*sources, target} - kept:  # a batch's activations may be large
                 if last.get(source, number) <= number:
                     del values[source]
-        return values[self.output]
+        made = {name: values[tensor] for name, tensor in self.outputs.items()}
+        return made if len(made) > 1 else made.popitem()[1]

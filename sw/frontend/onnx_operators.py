@@ -46,8 +46,8 @@ class OnnxOperator:
 
 _PADDING = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
 _AUTO_PAD = Attribute("auto_pad", ", ".join(_PADDING), lambda value: value in _PADDING, "give pads")
-_WINDOW = (_AUTO_PAD, Attribute("kernel_shape", "two-dimensional", lambda value: value is None or len(value) == 2,
-                                "use a kernel of height 1"),
+_WINDOW = (_AUTO_PAD, Attribute("kernel_shape", "one- or two-dimensional",
+                                lambda value: value is None or len(value) in (1, 2), "use a kernel of height 1"),
            Attribute("pads"), Attribute("strides"))
 _CONSTANT = "constant"
 _FLOATS = (1, 10, 11, 16)
@@ -59,34 +59,35 @@ def _only(name: str, value: object, rewrite: str) -> Attribute:
 
 
 OPERATORS: tuple[OnnxOperator, ...] = (
-    OnnxOperator(("Conv",), "conv", "nn.Conv2d", (*_WINDOW, Attribute("dilations"), Attribute("group")),
-                 (("W", "constant, two-dimensional kernel"), ("B", _CONSTANT))),
+    OnnxOperator(("Conv",), "conv", "nn.Conv2d, nn.Conv1d", (*_WINDOW, Attribute("dilations"), Attribute("group")),
+                 (("W", "constant, one- or two-dimensional kernel"), ("B", _CONSTANT))),
     OnnxOperator(("Gemm",), "gemm", "nn.Linear", (
         Attribute("alpha"), Attribute("beta"), _only("transA", 0, "put the images in rows"), Attribute("transB")),
         (("B", _CONSTANT), ("C", "constant, one number or one an output"))),
     OnnxOperator(("MatMul",), "matmul", "nn.Linear, with a constant Add after it as its bias", (),
                  (("B", "constant matrix"),)),
-    OnnxOperator(("BatchNormalization",), "batch_norm", "nn.BatchNorm2d in evaluation", (
+    OnnxOperator(("BatchNormalization",), "batch_norm", "nn.BatchNorm2d, nn.BatchNorm1d in evaluation", (
         Attribute("epsilon"), Attribute("momentum"), _only("training_mode", 0, "export in evaluation mode")),
         (("scale, B, mean, var", _CONSTANT),)),
     OnnxOperator(("Relu",), "relu", "nn.ReLU"),
     OnnxOperator(("LeakyRelu",), "leaky", "nn.LeakyReLU", (
         Attribute("alpha", "1/2, 1/4, 1/8 ... 1/128", lambda value: value in SLOPES, "use a power of two, as 0.125"),)),
     OnnxOperator(("Clip",), "clip", "torch.clamp", (), (("min, max", "constant numbers"),)),
-    OnnxOperator(("MaxPool",), "maxpool", "nn.MaxPool2d", (
+    OnnxOperator(("MaxPool",), "maxpool", "nn.MaxPool2d, nn.MaxPool1d", (
         *_WINDOW, Attribute("dilations", "any; 1 with SAME_UPPER or SAME_LOWER"),
         Attribute("ceil_mode", "any; 0 with auto_pad"),
         _only("storage_order", 0, "leave it out"))),
-    OnnxOperator(("AveragePool",), "avgpool", "nn.AvgPool2d", (
+    OnnxOperator(("AveragePool",), "avgpool", "nn.AvgPool2d, nn.AvgPool1d", (
         *_WINDOW,
         Attribute("dilations", "1", lambda value: value is None or set(value) == {1}, "use a convolution"),
         Attribute("ceil_mode", "0, or 1 without auto_pad where no window reaches beyond the map and its pads"),
         Attribute("count_include_pad", "1, or any where no window reaches beyond the map"))),
-    OnnxOperator(("GlobalAveragePool",), "global_average", "x.mean((2, 3), keepdim=True)"),
-    OnnxOperator(("GlobalMaxPool",), "global_max", "nn.MaxPool2d whose kernel covers the map"),
-    OnnxOperator(("ReduceMean",), "reduce_mean", "x.mean((2, 3))", (
-        Attribute("axes", "height and width"), Attribute("keepdims"), Attribute("noop_with_empty_axes")),
-        (("axes", "constant: height and width"),)),
+    OnnxOperator(("GlobalAveragePool",), "global_average",
+                 "x.mean((2, 3), keepdim=True), x.mean(2, keepdim=True)"),
+    OnnxOperator(("GlobalMaxPool",), "global_max", "nn.MaxPool2d or nn.MaxPool1d whose kernel covers the map"),
+    OnnxOperator(("ReduceMean",), "reduce_mean", "x.mean((2, 3)), x.mean(2)", (
+        Attribute("axes", "height and width, or the length"), Attribute("keepdims"), Attribute("noop_with_empty_axes")),
+        (("axes", "constant: height and width, or the length"),)),
     OnnxOperator(("Add", "Sub"), "add", "x + y; y times -1 for Sub; with a constant a channel: as batch norm", (),
                  (("A, B", "same shape, or constant: one number or one a channel"),)),
     OnnxOperator(("Mul", "Div"), "multiply", "x * constant, x / constant", (),
@@ -95,13 +96,13 @@ OPERATORS: tuple[OnnxOperator, ...] = (
     OnnxOperator(("Concat",), "concat", "torch.cat", (Attribute("axis", "the channels"),),
                  (("all", "computed from the network's input"),)),
     OnnxOperator(("Pad",), "pad", "F.pad", (_only("mode", "constant", "pad with zeros"),),
-                 (("pads, axes", "constant; of height and width, or of channels; not negative"),
+                 (("pads, axes", "constant; of height and width (or length), or of channels; not negative"),
                   ("constant_value", "0; -inf before MaxPool"))),
-    OnnxOperator(("Slice",), "slice", "x[:, :, ::2, ::2]", (),
+    OnnxOperator(("Slice",), "slice", "x[:, :, ::2, ::2], x[:, :, ::2]", (),
                  (("starts, ends, axes, steps", "constant: whole maps with a step"),)),
     OnnxOperator(("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose"), "view",
-                 "nn.Flatten, or nothing where shapes come back; another order of what is flattened becomes one of the "
-                 "weights in the Gemm or MatMul after it",
+                 "nn.Flatten, or nothing where shapes come back, or a height of 1 comes or goes; another order of what "
+                 "is flattened becomes one of the weights in the Gemm or MatMul after it",
                  (Attribute("axis"), Attribute("allowzero"), Attribute("perm")),
                  (("shape, axes", "constant, or computed from shapes; the batch dimension stays"),)),
     OnnxOperator(("Shape", "Size"), "shape", "a constant", (Attribute("start"), Attribute("end"))),

@@ -262,7 +262,7 @@ def test_modules_are_named_like_nodes(tmp_path: Path, one_thread: None) -> None:
     found = load_onnx(tmp_path / "m.onnx")
     assert [name for name, _ in found.module.named_children()] == [
         "layer1_conv_0_Conv", "t1", "b", "forward_2", "b_2", "Reshape5", "fc"]
-    assert found.file.input_shape == (3, 9, 8) and found.file.batch == 5 and found.notes == ()
+    assert found.file.inputs == {"x": (3, 9, 8)} and found.file.batch == 5 and found.notes == ()
     graph = capture(found.module, (3, 9, 8))
     assert [layer.name for layer in graph.layers] == ["layer1_conv_0_Conv", "b", "fc"]
     assert graph.layers[1].residuals == (FloatResidual(source="layer1_conv_0_Conv"),)

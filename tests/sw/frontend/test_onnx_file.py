@@ -39,8 +39,11 @@ def axes(*sizes: int | str) -> Change:
     return change
 
 
-def another_input(model: Any) -> None:
-    model.graph.input.append(onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, ["N", 3, 9, 8]))
+def another_input(*sizes: int | str, kind: str = "FLOAT") -> Change:
+    def change(model: Any) -> None:
+        model.graph.input.append(onnx.helper.make_tensor_value_info("z", getattr(onnx.TensorProto, kind), sizes))
+
+    return change
 
 
 def doubles(model: Any) -> None:
@@ -48,8 +51,9 @@ def doubles(model: Any) -> None:
     model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(values, "c0"))
 
 
-def another_output(model: Any) -> None:
-    model.graph.output.append(onnx.helper.make_tensor_value_info("t0", onnx.TensorProto.FLOAT, None))
+def two_numbers(model: Any) -> None:
+    axes(5, 3, 9, 8)(model)
+    another_input(2, 3, 9, 8)(model)
 
 
 def not_finite(model: Any) -> None:
@@ -125,10 +129,22 @@ WRONG: dict[str, tuple[Change, str]] = {
                   "export with fixed channels, height and width"),
     "unknown_size": (axes(1, 3, 0, 8), "input 'x' has the shape (1, 3, 0, 8); only the first size may be free: "
                      "export with fixed channels, height and width"),
-    "two_inputs": (another_input, "the network must take one tensor, not 2 ('x', 'z'); export it with the image as its "
-                   "only input"),
-    "two_outputs": (another_output, "the network must return one tensor, not 2 ('t3', 't0'); export it with the class "
-                    "scores as its only output"),
+    "free_length": (axes("N", 3, "l"), "input 'x' has the shape (N, 3, l); only the first size may be free: export "
+                    "with fixed channels and length"),
+    "no_inputs": (lambda model: model.graph.ClearField("input"), "first (Conv) reads 'x', which no initializer, input "
+                  "or node before it makes; export the network again"),
+    "no_outputs": (lambda model: model.graph.ClearField("output"), "the network must take and return tensors, not take "
+                   "'x' and return nothing; export it with images as inputs and class scores as outputs"),
+    "two_sizes": (another_input("N", 1, 8, 8), "inputs 'x' and 'z' must have one height and width, because they become "
+                  "one image's channels, not the shapes (3, 9, 8) and (1, 8, 8) of one image; export the network with "
+                  "inputs of one size"),
+    "two_ranks": (another_input("N", 1, 8), "inputs 'x' and 'z' must have one height and width, because they become "
+                  "one image's channels, not the shapes (3, 9, 8) and (1, 8) of one image; export the network with "
+                  "inputs of one size"),
+    "two_numbers": (two_numbers, "inputs 'x', 'z' must be fixed to one number of images, not to 2 and 5; export with a "
+                    "free batch dimension"),
+    "another_kind": (another_input("N", 3, 9, 8, kind="INT64"), "input 'z' must be floating point, not INT64; export "
+                     "the network without the conversion of its images"),
     "domain": (domain, "Relu1 (Relu) is of the domain 'com.example'; only operators of ONNX itself and QONNX's Quant "
                "are read: export without it"),
 }
@@ -175,9 +191,8 @@ def test_an_input_that_is_flat(tmp_path: Path) -> None:
     g.save(tmp_path / "m.onnx", g("Gemm", "x", g.weights(64, 10)))
     with pytest.raises(ModelError) as caught:
         load_onnx(tmp_path / "m.onnx")
-    assert str(caught.value) == (f"{tmp_path / 'm.onnx'}: input 'x' must have the shape (N, C, H, W), not (N, 64); let "
-                                 f"the network take images: a vector flattened by Flatten, a sequence as a map of "
-                                 f"height 1")
+    assert str(caught.value) == (f"{tmp_path / 'm.onnx'}: input 'x' must have the shape (N, C, H, W) or (N, C, L), "
+                                 f"not (N, 64); let the network take images or signals: a vector flattened by Flatten")
 
 
 def test_weights_in_a_file_of_their_own(tmp_path: Path, one_thread: None) -> None:
@@ -203,7 +218,7 @@ def test_initializers_among_the_inputs(tmp_path: Path, one_thread: None) -> None
     for tensor in model.graph.initializer:
         model.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
-    assert load_onnx(tmp_path / "m.onnx").file.input == "x"
+    assert [*load_onnx(tmp_path / "m.onnx").file.inputs] == ["x"]
 
 
 def test_a_channel_last_image_of_one_channel(tmp_path: Path, one_thread: None) -> None:

@@ -186,7 +186,8 @@ SAID: dict[str, str] = {
         "its other inputs"),
     "norm_training": "bad (BatchNormalization): training_mode=1 is not supported, only 0; export in evaluation mode",
     "pool_storage": "bad (MaxPool): storage_order=1 is not supported, only 0; leave it out",
-    "pool_3d": "bad (MaxPool): kernel_shape=[1, 2, 2] is not supported, only two-dimensional; use a kernel of height 1",
+    "pool_3d": "bad (MaxPool): kernel_shape=[1, 2, 2] is not supported, only one- or two-dimensional; use a "
+                "kernel of height 1",
     "pool_indices": "bad (MaxPool): its output 't1b' is used, where only the first is supported; leave it out",
     "pool_padding_alone": (
         "bad (MaxPool): pads=[2, 0, 0, 0] makes windows of padding alone; pad by less than the kernel"),
