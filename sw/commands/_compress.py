@@ -106,5 +106,5 @@ def image_of(network: "QuantizedNetwork", recipe: "Recipe", config: "Accelerator
     from ..compiler.compile import compile_detailed
     from ..compress.measure import roomy
 
-    made = compile_detailed(network, config or roomy(recipe))
+    made = compile_detailed(network, config or roomy(recipe).replace(rounding=network.rounding))
     return made.size, made.cycles

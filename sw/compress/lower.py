@@ -1,7 +1,7 @@
 """From the trained network to integers."""
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,7 +14,10 @@ from .fakequant import AffineLayer, ConvLayer, FakeQuantized, PoolLayer, Quantiz
 from .options import QuantizedRecipe
 from .quantizers import ActivationQuantizer, round_half_up
 
-__all__ = ["lower"]
+if TYPE_CHECKING:
+    from .keep import Keep
+
+__all__ = ["RAW_BITS", "codebook_of", "lower", "prove"]
 
 RAW_BITS = 32
 ONE = (Term(False, 0),)
@@ -53,7 +56,7 @@ def lower(network: FakeQuantized, graph: Graph, recipe: QuantizedRecipe, metadat
             concats.append(Concat(target=target, parts=parts))
         else:
             layer = _layer(modules[step.name], [tensors[source] for source in step.sources], recipe)
-            _prove(layer, recipe)
+            prove(layer, recipe)
             layers.append(layer)
             target = layer.target
         tensors[step.name] = target
@@ -92,7 +95,7 @@ def _layer(module: QuantizedLayer, sources: list[TensorSpec], recipe: QuantizedR
 def _conv(module: ConvLayer) -> dict[str, Any]:
     """The fields of a convolution that hold numbers."""
     layer, rows = module.layer, module.layer.out_shape[0]
-    indices, codebook = _codebook(module)
+    indices, codebook = codebook_of(module.numbers().numpy(), layer.name, module.max_shift)
     bias = round_half_up(module.original("bias").double(), module.acc_exponent).long().numpy()
     if module.raw:
         target = TensorSpec(name=layer.name, channels=rows, height=layer.out_shape[1], width=layer.out_shape[2],
@@ -106,18 +109,32 @@ def _conv(module: ConvLayer) -> dict[str, Any]:
             "shift": shift, "qmin": qmin, "qmax": qmax}
 
 
-def _codebook(module: ConvLayer) -> tuple[np.ndarray, tuple[tuple[Term, ...], ...]]:
-    """Codebook indices and entries, the values in use in the order 0, then rising in magnitude, plus before minus."""
-    numbers = module.numbers().numpy()
+def codebook_of(numbers: np.ndarray, name: str, max_shift: int) -> tuple[np.ndarray, tuple[tuple[Term, ...], ...]]:
+    """Codebook indices and entries, the values in use in the order 0, then rising in magnitude, plus before minus.
+
+    Parameters
+    ----------
+    numbers : int64 array
+        Weights as sums of terms.
+    name : str
+        The layer's, for messages.
+    max_shift : int
+        The device's.
+
+    Raises
+    ------
+    ModelError
+        If there are more than 256 values, or a shift is beyond the device's.
+    """
     used, indices = np.unique(2 * np.abs(numbers) - (numbers > 0), return_inverse=True)
     if used.size > ENTRIES_MAX:
-        raise ModelError(f"layer {module.layer.name}: its weights have {used.size} values, more than a dictionary's "
+        raise ModelError(f"layer {name}: its weights have {used.size} values, more than a dictionary's "
                          f"{ENTRIES_MAX}; let the recipe choose fewer")
     codebook = tuple(signed_digits(int(key + 1) // 2 * (1 if key % 2 else -1)) for key in used)
     most = max((term.shift for entry in codebook for term in entry), default=0)
-    if most > module.max_shift:
-        raise ModelError(f"layer {module.layer.name}: a term shifts left by {most}, more than max_shift = "
-                         f"{module.max_shift}; raise max_shift, or let values have fewer places")
+    if most > max_shift:
+        raise ModelError(f"layer {name}: a term shifts left by {most}, more than max_shift = {max_shift}; "
+                         f"raise max_shift, or let values have fewer places")
     return indices.reshape(numbers.shape).astype(np.uint8), codebook
 
 
@@ -138,7 +155,7 @@ def _affine(module: AffineLayer, recipe: QuantizedRecipe) -> dict[str, Any]:
             "qmin": qmin, "qmax": qmax}
 
 
-def _prove(layer: Layer, recipe: QuantizedRecipe) -> None:
+def prove(layer: Layer, recipe: "QuantizedRecipe | Keep") -> None:
     """Bound the accumulators from the actual weights and the range of the input, in every order of summation."""
     if layer.op != "conv":
         return

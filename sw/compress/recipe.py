@@ -117,7 +117,7 @@ class Recipe:
 
 
 RECIPE_NAMES = ("bqnet", "inq", "slq", "mlq", "seq", "lowbit", "deepcompression", "pq", "som", "ecsq", "universal",
-                "soft2hard", "ptq", "best")
+                "soft2hard", "ptq", "best", "keep")
 """Each is a module of that name."""
 _RECIPES: dict[str, type[Recipe]] = {}
 

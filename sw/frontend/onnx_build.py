@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,6 +14,9 @@ from .onnx_file import OnnxFile, OnnxNode
 from .onnx_network import OnnxNetwork, Operation, operation
 from .onnx_views import FREE, Activation, refuse, words
 from .operators import unsupported
+
+if TYPE_CHECKING:
+    from .onnx_quantize import Integers
 
 __all__ = ["Builder", "Inputs", "float_tensor"]
 
@@ -39,6 +43,8 @@ class Builder:
     batch : int
         The number of images in shapes that the graph computes with.
     network : OnnxNetwork
+    integers : dict of Integers
+        What QuantizeLinear makes, by tensor.
     """
 
     def __init__(self, file: OnnxFile, readers: Counter[str]) -> None:
@@ -46,6 +52,7 @@ class Builder:
         self.batch = file.batch or FREE
         self.readers = readers
         self._samples = {name: torch.zeros(2, *shape) for name, shape in file.inputs.items()}
+        self.integers: dict[str, Integers] = {}
         self._parameters: dict[tuple[str, str], nn.Parameter] = {}
         self._views: dict[str, Activation] = {}
 

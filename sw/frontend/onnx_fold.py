@@ -8,7 +8,7 @@ from .onnx_file import OnnxNode
 from .onnx_operators import QUANT_DOMAINS
 from .operators import unsupported
 
-__all__ = ["fold"]
+__all__ = ["fold", "quant_range"]
 
 _ROUNDINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "ROUND": np.round, "HALF_EVEN": np.round, "CEIL": np.ceil, "FLOOR": np.floor, "DOWN": np.trunc}
@@ -67,18 +67,30 @@ def _quant(node: OnnxNode, inputs: list[np.ndarray | None]) -> np.ndarray:
         raise unsupported(node.where, f"is an operator of {node.proto.domain!r} that is not read",
                           "of these only Quant and BipolarQuant of constants are")
     values, scale, zero, bits = tensors
+    low, high, mode = quant_range(node, bits)
+    grid = _ROUNDINGS[mode]((values / scale + zero).clip(low, high))
+    return np.asarray((grid - zero) * scale, np.float32)
+
+
+def quant_range(node: OnnxNode, bits: np.ndarray) -> tuple[int, int, str]:
+    """Least and greatest integer of a Quant, and how it rounds.
+
+    Raises
+    ------
+    UnsupportedError
+        If an attribute has a value that is not defined.
+    """
     attributes = {"rounding_mode": "ROUND"} | node.attributes
     signed, narrow, mode = (attributes.pop(name, None) for name in ("signed", "narrow", "rounding_mode"))
     for name, value, rule, right in (
             ("signed", signed, "0 or 1", signed in (0, 1)), ("narrow", narrow, "0 or 1", narrow in (0, 1)),
             ("rounding_mode", mode, f"one of {', '.join(_ROUNDINGS)}", str(mode).upper() in _ROUNDINGS),
-            ("bitwidth", bits.tolist(), "one number, from 2 on if signed (BipolarQuant is for one bit)",
-             bits.size == 1 and bits.item() >= 1 + bool(signed)),
+            ("bitwidth", bits.tolist(), "one whole number, from 2 on if signed (BipolarQuant is for one bit)",
+             bits.size == 1 and bits.item() >= 1 + bool(signed) and bits.item() % 1 == 0),
             *((name, value, "the attributes of version 1", False) for name, value in attributes.items())):
         if not right:
             raise unsupported(node.where, f"{name}={value!r} is not supported, only {rule}",
                               "export the weights themselves, as initializers")
-    width = bits.item() - signed
-    low, high = (-(2.0**width) + narrow, 2.0**width - 1) if signed else (0.0, 2.0**width - 1 - narrow)
-    grid = _ROUNDINGS[str(mode).upper()]((values / scale + zero).clip(low, high))
-    return np.asarray((grid - zero) * scale, np.float32)
+    width = int(bits.item()) - signed
+    low, high = (-(1 << width) + narrow, (1 << width) - 1) if signed else (0, (1 << width) - 1 - narrow)
+    return low, high, str(mode).upper()

@@ -13,6 +13,7 @@ from .onnx_fold import fold
 from .onnx_layers import LAYERS
 from .onnx_network import OnnxNetwork
 from .onnx_operators import BY_OP, HOST, QUANT_DOMAINS, REWRITES
+from .onnx_quantize import QUANTIZERS
 from .onnx_views import Activation
 from .operators import Attribute, unsupported
 
@@ -75,6 +76,9 @@ def load_onnx(path: str | Path) -> OnnxModel:
             raise unsupported(tensor, "does not depend on the network's input", "export the network again")
         for node in host:
             _check_host(node, result)
+        if tensor in builder.integers:
+            raise unsupported(builder.integers[tensor].node.where, "makes the network's output",
+                              "export with a DequantizeLinear after it")
         builder.network.append_output(output, builder.plain(result).key)
     builder.network.notes = tuple(
         f"{node.where} is left to the host: the class with the highest score is the same without it"
@@ -105,6 +109,12 @@ def _live(file: OnnxFile, results: list[str]) -> list[OnnxNode]:
 
 
 def _translate(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation | np.ndarray:
+    if node.proto.domain in QUANT_DOMAINS and node.op in QUANTIZERS:
+        return QUANTIZERS[node.op](builder, node, inputs)
+    for name in node.inputs:
+        if name in builder.integers and node.op not in ("Clip", "DequantizeLinear"):
+            raise unsupported(node.where, f"reads the integers of {builder.integers[name].node.where}",
+                              "export with a DequantizeLinear after it")
     operator = None if node.proto.domain in QUANT_DOMAINS else BY_OP.get(node.op)
     if operator is None:
         raise unsupported(node.where, f"operator {node.op} is not supported",
@@ -114,6 +124,8 @@ def _translate(builder: Builder, node: OnnxNode, inputs: Inputs) -> Activation |
         if builder.readers[name]:
             raise unsupported(node.where, f"its output {name!r} is used, where only the first is supported",
                               "leave it out")
+    if operator.kind == "quantize" or node.inputs[0] in builder.integers:
+        return QUANTIZERS[node.op](builder, node, inputs)
     if operator.kind == "shape":
         return _shape(builder, node, builder.activation(node, inputs))
     return (LAYERS | ARITHMETIC)[operator.kind](builder, node, inputs)

@@ -50,6 +50,8 @@ _WINDOW = (_AUTO_PAD, Attribute("kernel_shape", "one- or two-dimensional",
                                 lambda value: value is None or len(value) in (1, 2), "use a kernel of height 1"),
            Attribute("pads"), Attribute("strides"))
 _CONSTANT = "constant"
+_INTEGERS = (2, 3)
+"""UINT8 and INT8."""
 _FLOATS = (1, 10, 11, 16)
 """FLOAT, FLOAT16, DOUBLE and BFLOAT16."""
 
@@ -73,6 +75,13 @@ OPERATORS: tuple[OnnxOperator, ...] = (
     OnnxOperator(("LeakyRelu",), "leaky", "nn.LeakyReLU", (
         Attribute("alpha", "1/2, 1/4, 1/8 ... 1/128", lambda value: value in SLOPES, "use a power of two, as 0.125"),)),
     OnnxOperator(("Clip",), "clip", "torch.clamp", (), (("min, max", "constant numbers"),)),
+    OnnxOperator(("QuantizeLinear", "DequantizeLinear"), "quantize", "the one after the other: the format of what the "
+                 "layer before makes, for the recipe keep; of constants: a constant",
+                 (Attribute("axis"), Attribute("saturate"), Attribute("precision"),
+                  Attribute("block_size", "0", lambda value: not value, "give the tensor one scale"),
+                  Attribute("output_dtype", "INT8, UINT8 or a floating-point type",
+                            lambda value: value in (None, 0, *_INTEGERS, *_FLOATS), "give activations at most 8 bits")),
+                 (("scale", "one constant number"), ("zero_point", "constant 0, INT8 or UINT8"))),
     OnnxOperator(("MaxPool",), "maxpool", "nn.MaxPool2d, nn.MaxPool1d", (
         *_WINDOW, Attribute("dilations", "any; 1 with SAME_UPPER or SAME_LOWER"),
         Attribute("ceil_mode", "any; 0 with auto_pad"),
@@ -138,8 +147,7 @@ REWRITES: dict[str, str] = {
                     "order"),
     "Tanh": "use Clip from -1 to 1",
     **dict.fromkeys(HOST, "only the last operator may be one: leave it out"),
-    **dict.fromkeys(("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "FakeQuantize", "Quant",
-                     "BipolarQuant", "Trunc"), _QUANTIZED),
+    **dict.fromkeys(("DynamicQuantizeLinear", "FakeQuantize"), _QUANTIZED),
     **dict.fromkeys(("QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger"), "export the float "
                     "network, or its weights with DequantizeLinear"),
     **dict.fromkeys(("Einsum", "Attention"), _PRODUCT),
