@@ -68,6 +68,9 @@ def command(ctx: click.Context, source: str, name: str | None, recipe_file: Path
     images, on which is not trained, never that of the test split. Of the networks that meet the target the best one is
     written; if there is none, the nearest one is told.
 
+    The recipe keep takes an ONNX file whose weights and activations are quantized (QONNX, or QuantizeLinear with
+    DequantizeLinear) as it is: nothing is trained, and it is told whether the integers are exactly the file's.
+
     With --checkpoint, what was interrupted goes on with the same command, to the same result. A search keeps a file for
     each of its tries.
 
@@ -80,6 +83,7 @@ def command(ctx: click.Context, source: str, name: str | None, recipe_file: Path
         shiftwright compress lenet5.safetensors --recipe-file examples/bqnet-literal.toml -o literal.swc
         shiftwright compress resnet20:resnet20.th --recipe bqnet -o resnet20.swc
         shiftwright compress mine.onnx --data mnist --recipe bqnet -o mine.swc
+        shiftwright compress brevitas.onnx --data mnist --recipe keep -o brevitas.swc
         shiftwright compress mypackage.models:trained --data mnist -o mine.swc
     """
     from ..compress.recipe import load_recipe
@@ -108,11 +112,13 @@ def command(ctx: click.Context, source: str, name: str | None, recipe_file: Path
     network = dataclasses.replace(network, metadata={
         **network.metadata, "network": loaded.metadata["network"], "test_images": len(test_data), **accuracies})
     network.save(output)
-    result = {"network": loaded.metadata["network"], "dataset": data, "recipe": recipe.name,
-              **{name: round(value, 6) for name, value in accuracies.items()},
-              "test_images": len(test_data), "parameters": network.parameters,
-              "levels": {layer.name: len(layer.codebook) for layer in network.layers if layer.indices is not None},
-              "seed": seed, "seconds": round(seconds, 1), "file": str(output)}
+    result: dict[str, Any] = {
+        "network": loaded.metadata["network"], "dataset": data, "recipe": recipe.name,
+        **{name: round(value, 6) for name, value in accuracies.items()},
+        "test_images": len(test_data), "parameters": network.parameters,
+        "levels": {layer.name: len(layer.codebook) for layer in network.layers if layer.indices is not None},
+        "seed": seed, **{name: network.metadata[name] for name in ("exact", "differences") if name in network.metadata},
+        "seconds": round(seconds, 1), "file": str(output)}
     if found is not None:
         assert recipe.knob is not None and found.best.measured is not None
         result |= {recipe.knob.option: found.best.value, "target": found.target,

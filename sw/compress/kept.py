@@ -64,10 +64,12 @@ def keep(graph: Graph, recipe: "Keep", rounding: str) -> Kept:
     OverflowProofError
         If an accumulator could leave ``acc_bits``.
     """
-    grids, differences = _grids(graph), list[str]()
-    if graph.input_grid is not None and grids[INPUT] is PIXELS:
-        differences.append(f"input: pixels stay multiples of 1/256, where the file rounds them to multiples of "
-                           f"{graph.input_grid.scale:g}")
+    grids, differences, given = _grids(graph), list[str](), graph.input_grid
+    if given is not None and grids[INPUT] != given:
+        differences.append(f"input: images are rounded to multiples of {grids[INPUT].scale:g}, where the file rounds "
+                           f"them to multiples of {given.scale:g}")
+    elif given is not None and given.scale > PIXELS.scale and given.rounding != rounding:
+        differences.append(f"input: halves are rounded {_words(rounding)}")
     specs = _specs(graph, grids)
     layers, concats = [], []
     for step in graph.steps:
@@ -112,8 +114,10 @@ def step_of(weights: np.ndarray, most: int) -> Fraction | None:
 
 def _grids(graph: Graph) -> dict[str, Grid]:
     """What each tensor is rounded to; the last layer's may be missing."""
-    given = graph.input_grid
-    grids = {INPUT: PIXELS if given is None or _exponent(Fraction(given.scale)) is None else given}
+    given = graph.input_grid or PIXELS
+    if _exponent(Fraction(given.scale)) is None:  # pixels from 0 to 1, in the same bits
+        given = dataclasses.replace(given, scale=2.0**-given.high.bit_length())
+    grids = {INPUT: given}
     for step in graph.steps:
         if isinstance(step, FloatConcat):
             scales = {grids[part].scale: part for part in step.parts if part in grids}
@@ -193,20 +197,16 @@ class _Row:
             return math.floor(bias + Fraction(1, 2)), self.exact and bias.denominator == 1 and wanted == device
         if shift == 0:
             return math.floor(bias + Fraction(1, 2)), bias.denominator != 2 or wanted == device
-        if bias.denominator == 1 and wanted == device:
-            return int(bias), True
-        # Sums of levels are multiples of 2**raised, ties those of 2**(shift - 1): what lies between decides alike, and
-        # a sum that is never a tie is rounded alike by every device.
-        low = math.floor(bias)
-        aside = low + (1 if wanted == "half_up" or bias.denominator > 1 else -1)
-        for found in (low, aside):
-            same = (found == bias or bias.denominator > 1 and found == low or raised > 0 and low % 2**raised == 0
-                    and wanted != "half_even")
-            between = bias.denominator > 1 and math.floor(Fraction(found, 2**raised)) == math.floor(bias / 2**raised)
-            tie = (found - 2 ** (shift - 1)) % 2 ** min(raised, shift) == 0
-            if (same or between) and (not tie or found == low and bias.denominator > 1 and device == "half_up"):
-                return found, True
-        return low, False
+        # Sums of levels are multiples of 2**raised. So the result changes where the bias passes one of these:
+        first, apart = 2 ** (shift - 1), 2 ** min(raised, shift)
+        below = first + math.floor((bias - first) / apart) * apart
+        if below == bias:
+            if wanted in (device, "half_even"):
+                return below, wanted == device
+            below -= apart if wanted == "half_down" else 0
+        if apart > 1:
+            return min(max(math.floor(bias), below + 1), below + apart - 1), True
+        return below, device == "half_up"
 
 
 class _Lowering:
@@ -253,12 +253,13 @@ class _Lowering:
     def _wanted(self) -> str:
         return "half_even" if self.grid is None else self.grid.rounding
 
-    def _limits(self) -> dict[str, int]:
+    def _limits(self) -> dict[str, Any]:
         """The clamp in units of the output."""
         assert self.grid is not None
         rounded = round if self._wanted == "half_even" else lambda value: math.floor(value + Fraction(1, 2))
         clamp, scale = self.step.clamp, Fraction(self.grid.scale)
-        least, most = self.grid.low, self.grid.high
+        (least, most), stored = (self.grid.low, self.grid.high), self.specs[self.step.name].range
+        least, most = max(least, stored[0]), min(most, stored[1])
         low = least if math.isinf(clamp.low) else max(least, rounded(Fraction(clamp.low) / scale))
         high = most if math.isinf(clamp.high) else min(most, rounded(Fraction(clamp.high) / scale))
         return {"qmin": min(low, 0), "qmax": max(high, 0)}

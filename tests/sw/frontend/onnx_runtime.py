@@ -40,6 +40,7 @@ def run(path: Path, *inputs: torch.Tensor) -> list[np.ndarray]:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = runtime.InferenceSession(path, options)
     given = {value.name: each.numpy() for value, each in zip(session.get_inputs(), inputs, strict=True)}
     results: list[np.ndarray] = session.run(None, given)

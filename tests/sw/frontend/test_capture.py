@@ -312,8 +312,8 @@ def test_a_parameter_that_is_not_finite(value: float) -> None:
 @pytest.mark.parametrize("target", BY_TARGET)
 def test_the_table_names_every_argument(target: str) -> None:
     """An attribute that the table does not know would be refused when used, or worse, missed."""
-    _, name, overload = target.split(".")
-    packet = getattr(torch.ops.aten, name, None)
+    space, name, overload = target.split(".")
+    packet = getattr(getattr(torch.ops, space), name, None)
     if packet is None or overload not in packet.overloads():
         pytest.skip(f"this torch has no {target}")
     operator = BY_TARGET[target]

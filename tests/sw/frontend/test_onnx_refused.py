@@ -130,8 +130,13 @@ REFUSED: dict[str, Make] = {
     "cast": lambda g: g("Cast", g("Cast", conv(g), to=7, name="bad"), to=1),
     "dropout": lambda g: g("Dropout", conv(g), number(0.5), np.array(True), name="bad"),
     "activation_quantized": then("QuantizeLinear", number(0.1), np.array(0, np.int8)),
-    "activation_qonnx": lambda g: g("Quant", conv(g), number(1), number(0), number(4), name="bad", domain=QUANT,
+    "activation_qonnx": lambda g: g("Quant", conv(g), number(1), number(1), number(4), name="bad", domain=QUANT,
                                      signed=1, narrow=0),
+    "activation_bipolar": lambda g: g("BipolarQuant", conv(g), number(1), name="bad", domain=QUANT),
+    "activation_down": lambda g: g("Quant", conv(g), number(1), number(0), number(4), name="bad", domain=QUANT,
+                                   signed=1, narrow=0, rounding_mode="DOWN"),
+    "activation_scales": lambda g: g("Quant", conv(g), np.ones((4, 1, 1), np.float32), number(0), number(4),
+                                     name="bad", domain=QUANT, signed=1, narrow=0),
     "quant_rounding": quant(rounding_mode="HALF_UP"),
     "quant_signed": quant(signed=2),
     "quant_bits": quant(number(1), number(0), number(1)),
@@ -266,19 +271,26 @@ SAID: dict[str, str] = {
     "cast": "bad (Cast): to=7 is not supported, only a floating-point type; keep activations floating point",
     "dropout": "bad (Dropout): training_mode=True is not supported, only False; export in evaluation mode",
     "activation_quantized": (
-        "bad (QuantizeLinear): operator QuantizeLinear is not supported; remove it: a recipe chooses the bits and "
-        "scales of activations itself"),
+        "bad (QuantizeLinear): makes the network's output; export with a DequantizeLinear after it"),
     "activation_qonnx": (
-        "bad (Quant): operator Quant is not supported; remove it: a recipe chooses the bits and scales of "
-        "activations itself"),
+        "bad (Quant): its zero point is 1.0, where only 0 is supported; quantize activations symmetrically, or without "
+        "sign after Relu"),
+    "activation_bipolar": (
+        "bad (BipolarQuant): operator BipolarQuant of what is computed from the network's input is not supported; use "
+        "Quant"),
+    "activation_down": (
+        "bad (Quant): rounding_mode='DOWN' of what may be negative is not supported; use ROUND"),
+    "activation_scales": (
+        "bad (Quant): its scale is shape (4, 1, 1), but an activation has one, greater than 0; quantize activations "
+        "with one scale for the whole tensor"),
     "quant_rounding": (
         "bad (Quant): rounding_mode='HALF_UP' is not supported, only one of ROUND, HALF_EVEN, CEIL, FLOOR, DOWN; "
         "export the weights themselves, as initializers"),
     "quant_signed": (
         "bad (Quant): signed=2 is not supported, only 0 or 1; export the weights themselves, as initializers"),
     "quant_bits": (
-        "bad (Quant): bitwidth=1.0 is not supported, only one number, from 2 on if signed (BipolarQuant is for one "
-        "bit); export the weights themselves, as initializers"),
+        "bad (Quant): bitwidth=1.0 is not supported, only one whole number, from 2 on if signed (BipolarQuant is for "
+        "one bit); export the weights themselves, as initializers"),
     "quant_attribute": (
         "bad (Quant): saturate=1 is not supported, only the attributes of version 1; export the weights "
         "themselves, as initializers"),
