@@ -46,7 +46,7 @@ def check_network(network: QuantizedNetwork, config: AcceleratorConfig) -> None:
 def _rounded(network: QuantizedNetwork) -> str | None:
     """What of a network is rounded, if anything: pixels that are no integers of its input, or a layer's output."""
     if PIXEL_SCALE * 2.0**network.input.exponent > 1:
-        return f"the input {network.input.name}"
+        return "the network's input"
     return next((f"layer {layer.name}: its output" for layer in network.layers
                  if not layer.raw and np.any(layer.shift)), None)
 

@@ -266,7 +266,7 @@ def test_other_rounding_is_refused_where_it_makes_a_difference(rng: np.random.Ge
     assert compile_(other, even).config == even
     plain = with_layer(network, shift=np.zeros(4, np.int64), scale=((Term(False, 0),),) * 4)
     assert np.array_equal(compile_(plain, even).words, compile_(plain, ROOMY).words)
-    with pytest.raises(ModelError, match="the input input is rounded 'half_up'"):
+    with pytest.raises(ModelError, match="the network's input is rounded 'half_up'"):
         compile_(dataclasses.replace(plain, input=(source := dataclasses.replace(source, exponent=-7)), layers=(
             dataclasses.replace(plain.layers[0], source=source),)), even)
 
