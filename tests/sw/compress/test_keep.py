@@ -200,6 +200,20 @@ def test_rounding_modes(mode: str, function: Callable[[np.ndarray], np.ndarray],
     assert network.metadata["exact"] == (mode != "ROUND" or device == "half_even") == (different == 0)
 
 
+def test_a_batch_norm_becomes_scales(tmp_path: Path) -> None:
+    g, given = Quantized(), images()
+    numbers = (1.3, -0.7, 0.9), (0.1, 0.2, -0.1), (0.05, 0, 0.1), (0.8, 1.1, 0.6)
+    made = g("BatchNormalization", g.conv(g.rounded("x", -8), 3, fine=0, bits=6),
+             *(np.array(values, np.float32) for values in numbers))
+    g.save(tmp_path / "m.onnx", g.rounded(g("Relu", made), -6, channels=3))
+    network = kept(tmp_path / "m.onnx")
+    (layer,) = (layer.name for layer in network.layers)
+    assert network.metadata["differences"] == [
+        f"layer {layer}: scales of 3 of 3 channels are sums of powers of two near the file's"]
+    away = np.abs(scores(network, given) - run(tmp_path / "m.onnx", given)[0].reshape(IMAGES, -1)) * 2.0**6
+    assert away.max() == 1 and (away > 0).mean() < 0.25
+
+
 @pytest.mark.parametrize(("values", "step"), [
     ([0.75, -1.5, 0], Fraction(3, 4)), ([0.25, 0.75, 1.5], Fraction(1, 4)), ([0, 0], Fraction(1)), ([85.0, 1], 1),
     ([1024.5, 2], None), ([0.1, 0.2, -0.7], 0.1), ([0.3, 0.5, 0.7], 0.1), ([0.1, 0.21, 0.7135], None)])
