@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 QUANT = "qonnx.custom_op.general"
 BREVITAS = Path(__file__).with_name("brevitas")
 IMAGES = 24
-NETWORKS = 80
+NETWORKS = 48
 
 
 def number(value: float) -> np.ndarray:
