@@ -41,6 +41,7 @@ class Keep(Recipe):
     """
 
     name: ClassVar[str] = "keep"
+    trains: ClassVar[bool] = False
 
     max_shift: int = 7
     acc_bits: int = 24

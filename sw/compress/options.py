@@ -73,7 +73,6 @@ class QuantizedRecipe(Recipe):
     """
 
     of_layers: ClassVar[tuple[str, ...]] = ()
-    trains: ClassVar[bool] = True
 
     layers: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     act_bits: int = 8

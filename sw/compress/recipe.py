@@ -85,10 +85,13 @@ class Recipe:
         Its name in :data:`RECIPE_NAMES` and on the command line.
     knob : Knob or None
         The option that a search for a target turns.
+    trains : bool
+        Whether there are epochs.
     """
 
     name: ClassVar[str]
     knob: ClassVar[Knob | None] = None
+    trains: ClassVar[bool] = True
 
     def run(self, model: "torch.nn.Module", graph: "Graph", train_data: "Dataset", *, seed: int,
             progress: Progress | None) -> "QuantizedNetwork":

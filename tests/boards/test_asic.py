@@ -280,6 +280,7 @@ def test_lanes_beside_multipliers(cells: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.regress
 def test_a_whole_accelerator(cells: Path, tmp_path: Path) -> None:
     result = build_asic(SMALL, cells, tmp_path / "out", mhz=1)
     report = json.loads((tmp_path / "out" / "accelerator.report.json").read_text())

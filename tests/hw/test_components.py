@@ -27,7 +27,7 @@ CONFIGS = {
                                    streams=4),
 }
 QUICK = ("2x4, truncating", "icarus"), ("4x2", "verilator")
-LONG = ("icarus", "rowbuffer"), ("icarus", "sequencer")
+LONG = ("icarus", "front"), ("icarus", "rowbuffer"), ("icarus", "sequencer")
 """Benches that take longest."""
 PAIRS = [(config, simulator) for simulator in ("verilator", "icarus") for config in CONFIGS]
 

@@ -75,7 +75,9 @@ def test_manifest_describes_the_files(tmp_path: Path) -> None:
     assert str(Path(__file__).parents[2]) not in everything
 
 
-@pytest.mark.parametrize("config", [SMALL, AcceleratorConfig(), AcceleratorConfig(lanes_x=2, streams=2, guard_bits=0)])
+@pytest.mark.parametrize("config", [
+    SMALL, pytest.param(AcceleratorConfig(), marks=pytest.mark.regress),
+    pytest.param(AcceleratorConfig(lanes_x=2, streams=2, guard_bits=0), marks=pytest.mark.regress)])
 def test_lint_is_clean_but_for_the_waivers(tmp_path: Path, config: AcceleratorConfig) -> None:
     generate(config, tmp_path)
     done = subprocess.run([require("verilator").path, "--lint-only", "-Wall", "accelerator.vlt", "accelerator.v"],

@@ -14,18 +14,12 @@ from shiftwright.hw.arch.errors import ModelError, ToolError
 from shiftwright.sw import train
 from shiftwright.sw.compress import api, compress, snapshot
 from shiftwright.sw.compress.bqnet import BQNet
-from shiftwright.sw.compress.options import QuantizedRecipe
 from shiftwright.sw.compress.recipe import RECIPE_NAMES, Recipe, load_recipe, recipe_class
 from shiftwright.sw.compress.session import Session, current, torch_device
 from shiftwright.sw.compress.training import _augmented, _making_tensors_on
 from tests.sw.compress.recipes import SEED, digits, digits_network, small_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def trains(name: str) -> bool:
-    kind = recipe_class(name)
-    return not issubclass(kind, QuantizedRecipe) or kind.trains
 
 
 class Stopped(Exception):
@@ -49,7 +43,7 @@ def run(recipe: Recipe, path: Path, *, checkpoint: Path | None = None, stop: int
 
 
 @pytest.mark.parametrize(("name", "settings"), [
-    *((name, []) for name in RECIPE_NAMES if trains(name)),
+    *((name, []) for name in RECIPE_NAMES if recipe_class(name).trains),
     ("best", ["start=ptq", "target_size=1400", "terms=2", "span=5", "learning_rate=0.01"])])
 def test_every_recipe_goes_on_to_the_same_bits(name: str, settings: list[str], tmp_path: Path) -> None:
     recipe = load_recipe(name, settings=["epochs=4", "batch=64", *settings])
