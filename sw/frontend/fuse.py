@@ -65,7 +65,7 @@ class _Fuser:
     def __init__(self, image_shape: Shape, inputs: Mapping[str, tuple[int, ...]]) -> None:
         self.builder = Builder(image_shape)
         self.values, channel = dict[str, Value](), 0
-        self.inputs, self.rounded = set(inputs), set[str]()
+        self.inputs = set(inputs)
         for name, taken in inputs.items():
             shape = _shape3(taken)
             self.values[name] = Value(tensor=INPUT, shape=shape, part=channel if len(inputs) > 1 else None)
@@ -75,10 +75,10 @@ class _Fuser:
         """Take the next operator."""
         sources = [self.values[name] for name in bound.sources]
         kind = bound.operator.kind
+        if self.builder.input_grid and kind != "quantize" and self.inputs.intersection(bound.sources):
+            raise unsupported(bound.where, "reads the network's input, which a quantizer reads, too",
+                              "let it read what the quantizer makes")
         for x in sources:
-            if self.rounded and kind != "quantize" and any(name in self.inputs for name in bound.sources):
-                raise unsupported(bound.where, "reads the network's input, which a quantizer reads, too",
-                                  "let it read what the quantizer makes")
             if any(x.padding) and kind not in (("maxpool",) if x.lowest else ("conv", "avgpool")):
                 raise unsupported(bound.where, f"follows padding{' with -inf' if x.lowest else ''}",
                                   f"put the padding right before a {'max pooling' if x.lowest else 'convolution'}")
@@ -279,7 +279,6 @@ class _Fuser:
             raise unsupported(bound.where, "rounds the network's input in another way than the quantizer before",
                               "quantize it once")
         builder.input_grid = grid
-        self.rounded.update(bound.sources)
         return x
 
     def _leaky(self, bound: Bound, x: Value) -> Value:
