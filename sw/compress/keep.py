@@ -73,7 +73,10 @@ class Keep(Recipe):
         from .kept import keep
 
         chosen = ROUNDINGS if self.rounding == "auto" else (self.rounding,)
-        found = min((keep(graph, self, rounding) for rounding in chosen), key=lambda kept: len(kept.differences))
+        found = keep(graph, self, chosen[0])
+        for rounding in chosen[1:]:
+            if found.differences:
+                found = min(found, keep(graph, self, rounding), key=lambda kept: len(kept.differences))
         metadata: dict[str, Any] = {"recipe": self.name, "options": self.to_dict(), "seed": seed,
                                     "dataset": train_data.name, "exact": not found.differences}
         if found.differences:
