@@ -1,5 +1,6 @@
 """What several commands print: layers as a table for people, or within the one JSON object for machines."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from ...hw.arch.config import AcceleratorConfig
 
 __all__ = ["configuration", "emit_with_layers", "print_table"]
+
+WIDEST = 1000
+"""Characters."""
 
 
 def configuration(board: str | None, config: str | Path | None) -> "AcceleratorConfig":
@@ -49,7 +53,8 @@ def print_table(rows: list[dict[str, Any]], title: str, *, dense: bool = False) 
     Parameters
     ----------
     dense : bool
-        For many columns: without lines between them, and without those that are empty.
+        For many columns: without lines between them, without those that are empty, and as wide as they are where it
+        is no terminal that they are printed on.
     """
     if not rows:
         return
@@ -66,7 +71,10 @@ def print_table(rows: list[dict[str, Any]], title: str, *, dense: bool = False) 
         table.add_column(name.replace("_", " "), justify="left" if left else "right", overflow="fold")
     for row in rows:
         table.add_row(*(Text(_shown(row[name])) for name in names))
-    Console().print(table)
+    console = Console()
+    if dense and not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = max(console.width, console.measure(table, options=console.options.update(width=WIDEST)).maximum)
+    console.print(table)
 
 
 def _shown(value: Any) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from ..device import Device
     from ..image import Image
+    from ..network import QuantizedNetwork
 
 
 @click.command("infer", short_help="Run the model that a board holds.")
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 @click.option("--profile", is_flag=True, help="Show what the last run's cycles were spent on, layer by layer.")
 @click.option("--check", is_flag=True, help="Compare every output with the image interpreter, bit for bit.")
 @click.option("--network", type=click.Path(path_type=Path), metavar="FILE.swc",
-              help="Compare with the golden model of this compressed network in place of the interpreter.")
+              help="Compare with the golden model of this compressed network in place of the interpreter; where it has "
+              "several outputs, tell the class of each, by name.")
 @click.pass_context
 def command(ctx: click.Context, files: tuple[Path, ...], port: tuple[str, ...], baud: int | None, trace: bool,
             image: Path | None, data: str | None, images: int | None, data_dir: Path | None, profile: bool,
@@ -57,11 +59,13 @@ def command(ctx: click.Context, files: tuple[Path, ...], port: tuple[str, ...], 
     from ..device.images import image_on
     from ..device.several import infer_on
     from ..image import Image
+    from ..network import QuantizedNetwork
 
     if (data is None) == (not files):
         raise click.UsageError("give either a data set with --data, or files; one of them")
     machine = bool((ctx.find_root().obj or {}).get("json"))
     loaded = Image.load(image) if image is not None else None
+    compressed = QuantizedNetwork.load(network) if network is not None else None
     with open_devices(port, baud=baud, trace=trace) as devices:
         if loaded is None:
             loaded = image_on(devices[0])
@@ -80,18 +84,20 @@ def command(ctx: click.Context, files: tuple[Path, ...], port: tuple[str, ...], 
         rows = _profile(devices[0], loaded) if profile else []
         retries = sum(device.statistics.retries for device in devices)
     flat = np.stack(outputs).reshape(len(outputs), -1)
-    classes = flat.argmax(axis=1).tolist()
+    classes = _classes(np.stack(outputs), compressed.metadata.get("outputs", []) if compressed else [])
+    several = isinstance(classes[0], dict)
     report: dict[str, Any] = {"ports": list(port) if len(port) > 1 else port[0], "images": len(outputs)}
-    if labels is not None:
+    if labels is not None and not several:
         report["accuracy"] = round(float(np.mean(flat.argmax(axis=1) == labels)), 6)
-    if check or network is not None:
-        report["comparison"] = _compare(loaded, inputs, np.stack(outputs), network)
+    if check or compressed is not None:
+        report["comparison"] = _compare(loaded, inputs, np.stack(outputs), network, compressed)
     report |= {"cycles": cycles, "seconds": round(seconds, 3), "images_per_second": round(len(outputs) / seconds, 2),
                "sent_again": retries}
     if machine:
         report |= {"classes": classes, "outputs": flat.tolist()}
-    elif labels is None:
-        report["classes"] = "\n".join(f"{name}: {found}" for name, found in zip(names, classes, strict=True))
+    elif labels is None or several:
+        names = names or list(map(str, range(len(classes))))
+        report["classes"] = "\n".join(f"{name}: {_shown(found)}" for name, found in zip(names, classes, strict=True))
     else:
         report["classes"] = ", ".join(map(str, classes[:20])) + (", ..." if len(classes) > 20 else "")
     emit_with_layers(report, rows, title="shiftwright infer", layers_title="Cycles of the last run", key="layers")
@@ -116,7 +122,22 @@ def _inputs(image: "Image", files: tuple[Path, ...], data: str | None, count: in
     return names[:count], np.concatenate(parts)[:count], None
 
 
-def _compare(image: "Image", inputs: "np.ndarray", outputs: "np.ndarray", network: Path | None) -> str:
+def _classes(outputs: "np.ndarray", several: list[dict[str, Any]]) -> "list[int] | list[dict[str, int]]":
+    """Of each image the place of the highest value; of a network with several outputs, that of each, by its name."""
+    if not several:
+        found: list[int] = outputs.reshape(len(outputs), -1).argmax(axis=1).tolist()
+        return found
+    places = {each["name"]: outputs[:, slice(*each["channels"])].reshape(len(outputs), -1).argmax(axis=1).tolist()
+              for each in several}
+    return [dict(zip(places, image, strict=True)) for image in zip(*places.values(), strict=True)]
+
+
+def _shown(classes: int | dict[str, int]) -> str:
+    return str(classes) if isinstance(classes, int) else ", ".join(f"{name} {found}" for name, found in classes.items())
+
+
+def _compare(image: "Image", inputs: "np.ndarray", outputs: "np.ndarray", file: Path | None,
+             network: "QuantizedNetwork | None") -> str:
     """Compare with the reference; a :class:`MismatchError` at the first difference."""
     import numpy as np
 
@@ -126,9 +147,8 @@ def _compare(image: "Image", inputs: "np.ndarray", outputs: "np.ndarray", networ
         expected, reference = interpreter.run(image.to_bytes(), inputs).final, "image interpreter"
     else:
         from ...sim import golden
-        from ..network import QuantizedNetwork
 
-        expected, reference = golden.run(QuantizedNetwork.load(network), inputs), f"golden model of {network}"
+        expected, reference = golden.run(network, inputs), f"golden model of {file}"
     expected = np.reshape(expected, outputs.shape)
     different = np.argwhere(expected != outputs)
     if len(different):

@@ -163,7 +163,8 @@ def _compile_layer(part: Part, encoded: EncodedLayer, same: bool, table: Positio
     positions = position_table(layer, part.source, part.residuals, part.channels, config)
     if len(positions) > config.positions:
         raise CapacityError(f"layer {layer.name}: kernel and residuals take {len(positions)} positions, more than the "
-                            f"accelerator's {config.positions}; raise positions (at most 512) or use a smaller kernel")
+                            f"accelerator's {config.positions}; raise positions (at most 512) or use a smaller kernel",
+                            positions=len(positions))
     kept = table.replace(positions)
     parameters, flags = pack_parameters(layer, bias, scales, dealing.channels, dealing.order)
     # A pooling's stream has its one row, if it has any output channel.

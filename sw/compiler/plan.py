@@ -16,7 +16,7 @@ import numpy as np
 
 from ...hw.arch.config import AcceleratorConfig
 from ...hw.arch.errors import CapacityError, ModelError, OverflowProofError
-from ...hw.arch.image import COORDINATE_BITS
+from ...hw.arch.image import COORDINATE_BITS, HEADER_WORDS
 from ...hw.arch.timing import memory_latency
 from ..codec.alphabet import EncodedLayer
 from ..network import QuantizedNetwork
@@ -32,6 +32,7 @@ __all__ = ["Plan", "plan", "plans"]
 ANY: dict[str, int] = {"act_depth": 1 << 16, "weight_depth": 1 << 22, "row_depth": 1 << 16, "map_bits": COORDINATE_BITS}
 """The largest sizes that a configuration can have."""
 ACC_WIDTH_MAX = 32
+MOST_POSITIONS = 512
 WORD_BYTES = 2
 
 _T = TypeVar("_T")
@@ -40,6 +41,9 @@ _T = TypeVar("_T")
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
     """What one configuration would need to run a network.
+
+    Where the model memory is too small, layers are marked for an external one, which each byte comes from once an
+    inference: those stay on the chip that would ask the most bytes a cycle of it.
 
     Parameters
     ----------
@@ -81,14 +85,35 @@ class Plan:
         """Predicted cycles of one inference."""
         return run_cycles(layer.cycles for layer in self.layers)
 
+    @functools.cached_property
+    def external(self) -> tuple[CompiledLayer, ...]:
+        """Layers whose part of the model would lie in an external memory."""
+        left, outside = self.config.weight_depth - HEADER_WORDS, set[str]()
+        for layer in sorted(self.layers, key=_bytes_a_cycle, reverse=True):
+            words = layer.bytes // WORD_BYTES
+            if words <= left:
+                left -= words
+            else:
+                outside.add(layer.name)
+        return tuple(layer for layer in self.layers if layer.name in outside)
+
     @property
     def weight_bytes(self) -> int:
-        """Bytes of the model that an inference would fetch from outside of the chip, each once: all or none."""
-        return WORD_BYTES * self.words * ("weight_depth" in self.needs)
+        """Bytes of the model that an inference would fetch from outside of the chip, each once."""
+        return sum(layer.bytes for layer in self.external)
+
+    @property
+    def weight_rate(self) -> float:
+        """Bytes a cycle that would have to come while the layer runs that needs the most of them."""
+        return max(map(_bytes_a_cycle, self.external), default=0.0)
 
     def activation_bytes(self, depth: int) -> int:
         """Activation memory of all banks and streams with `depth` activations in each bank."""
         return depth * self.config.lanes * self.config.streams * self.config.act_bits // 8
+
+
+def _bytes_a_cycle(layer: CompiledLayer) -> float:
+    return layer.bytes / layer.cycles.total
 
 
 def plan(network: QuantizedNetwork, config: AcceleratorConfig) -> Plan:
@@ -150,7 +175,7 @@ class _Planner:
                     raise
                 needs |= error.needs
                 built = built.replace(**error.needs)
-        layers, words = self._assemble(found, encoded, built)
+        layers, words = self._assemble(found, encoded, built, needs)
         _raise(config, needs, weight_depth=words)
         peak_layer = found.lowered.layers[busiest(found.memory.lifetimes, len(layers))].name
         return Plan(config=config, needs=needs, memory=found.memory, peak_layer=peak_layer, words=words,
@@ -178,8 +203,8 @@ class _Planner:
             lowered, memory = place(self.network, config, error.needs["act_depth"])
         # What is proven and encoded does not depend on the rest.
         key = (memory.tail, _layers(lowered), config.replace(
-            **ANY, interleave=1, max_code_bits=15, dict_depth=1024, positions=512, counters=False, shadow_chain=False,
-            weight_memory="block"))
+            **ANY, interleave=1, max_code_bits=15, dict_depth=1024, positions=MOST_POSITIONS, counters=False,
+            shadow_chain=False, weight_memory="block"))
         if self._proven is None or self._proven[0] != key:
             self._proven = None
             found: _Proven | OverflowProofError
@@ -191,8 +216,8 @@ class _Planner:
         return self._proven[1]
 
     def _assemble(self, found: _Proven, encoded: tuple[list[EncodedLayer], list[bool]],
-                  config: AcceleratorConfig) -> tuple[list[CompiledLayer], int]:
-        """Layers and words, with the latency of a model memory that holds them."""
+                  config: AcceleratorConfig, needs: dict[str, int]) -> tuple[list[CompiledLayer], int]:
+        """Layers and words, with the latency of a model memory that holds them, and as many positions as they take."""
         least = sum(each.codeword_bits for each in encoded[0]) // (8 * WORD_BYTES)
         depth = max(config.weight_depth, least)
         while True:
@@ -201,7 +226,14 @@ class _Planner:
             key = found.memory.tail, _layers(found.lowered), latency, config.replace(
                 act_depth=ANY["act_depth"], weight_depth=ANY["weight_depth"], map_bits=ANY["map_bits"],
                 weight_memory="block")
-            layers, words = _remembered(self._assembled, key, functools.partial(_counted, found, encoded, built))
+            try:
+                layers, words = _remembered(self._assembled, key, functools.partial(_counted, found, encoded, built))
+            except CapacityError as error:
+                if not config.positions < error.needs.get("positions", 0) <= MOST_POSITIONS:
+                    raise
+                needs |= error.needs
+                config = config.replace(**error.needs)
+                continue
             if words <= depth or latency == memory_latency(built.replace(weight_depth=min(words, ANY["weight_depth"]))):
                 return layers, words
             depth = words

@@ -176,8 +176,10 @@ def curvature(reference: Reference, temperature: float, generator: torch.Generat
     for images in reference.images.split(IMAGES):
         with torch.enable_grad():
             logits = network(images) / temperature
-            drawn = torch.multinomial(logits.detach().softmax(1), 1, generator=generator)
-            loss = -logits.log_softmax(1).gather(1, drawn).sum() * temperature
+            loss = torch.zeros(())
+            for scores in logits.split(network.graph.output_sizes, 1):
+                drawn = torch.multinomial(scores.detach().softmax(1), 1, generator=generator)
+                loss = loss - scores.log_softmax(1).gather(1, drawn).sum() * temperature
             sums = [reference.sums[name] for name in totals]
             gradients = torch.autograd.grad(loss, sums)
         for total, gradient in zip(totals.values(), gradients, strict=True):

@@ -266,11 +266,17 @@ def _loss(network: FakeQuantized, teacher: nn.Module, x: Tensor, labels: Tensor,
     if recipe.distill:
         with torch.no_grad():
             wanted = teacher(x).flatten(1).float()
-        target = functional.softmax(wanted / recipe.temperature, dim=1)
         # Times the temperature's square, so that its gradients weigh the same whatever the temperature.
-        loss = loss + recipe.distill * recipe.temperature**2 * functional.kl_div(
-            functional.log_softmax(logits / recipe.temperature, dim=1), target, reduction="batchmean")
+        loss = loss + recipe.distill * recipe.temperature**2 * _divergence(
+            logits / recipe.temperature, wanted / recipe.temperature, network.graph.output_sizes)
     return loss
+
+
+def _divergence(logits: Tensor, wanted: Tensor, sizes: list[int]) -> Tensor:
+    """Kullback-Leibler divergence from the wanted classes, mean over images, of all outputs of so many values each."""
+    return torch.stack([
+        functional.kl_div(found.log_softmax(1), target.softmax(1), reduction="batchmean")
+        for found, target in zip(logits.split(sizes, 1), wanted.split(sizes, 1), strict=True)]).sum()
 
 
 def _refine(network: FakeQuantized, sample: Tensor, recipe: QuantizedRecipe) -> None:

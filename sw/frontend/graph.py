@@ -295,6 +295,12 @@ class Graph:
                              "put a convolution or batch norm between them")
         return signed
 
+    @property
+    def output_sizes(self) -> list[int]:
+        """Values of each of the module's outputs, in the order in which they lie in the flattened output."""
+        channels, height, width = self.layers[-1].out_shape
+        return [(each.stop - each.start) * height * width for each in self.outputs] or [channels * height * width]
+
     def readers(self, tensor: str) -> list[FloatLayer | FloatConcat]:
         """What takes a tensor."""
         return [step for step in self.steps

@@ -90,7 +90,7 @@ def _tail(file: OnnxFile, output: str) -> tuple[str, list[OnnxNode]]:
     """The tensor that holds an output's scores, and the nodes after it that don't change which is the highest."""
     makers = {name: node for node in file.nodes for name in node.outputs}
     scores, host, passed = output, list[OnnxNode](), list[OnnxNode]()
-    while (node := makers.get(output)) is not None and node.op in (*HOST, "Identity", "Cast"):
+    while (node := makers.get(output)) is not None and node.op in (*HOST, *BY_OP["Flatten"].ops, "Identity", "Cast"):
         output = node.inputs[0]
         passed.append(node)
         if node.op in HOST:

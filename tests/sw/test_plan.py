@@ -11,6 +11,7 @@ import pytest
 from shiftwright.boards.registry import get, names
 from shiftwright.hw.arch.config import AcceleratorConfig
 from shiftwright.hw.arch.errors import CapacityError, ModelError, OverflowProofError
+from shiftwright.hw.arch.image import HEADER_WORDS
 from shiftwright.sw.compiler import plan as planning
 from shiftwright.sw.compiler.compile import compile_detailed
 from shiftwright.sw.compiler.plan import Plan, plan, plans
@@ -73,7 +74,46 @@ def test_a_model_memory_of_many_banks_has_its_latency(rng: np.random.Generator) 
     planned = plan(network, config)
     assert planned.words > 16384
     assert figures(planned) == figures(compile_detailed(network, config.replace(weight_depth=planned.words)))
-    assert planned.weight_bytes == 2 * planned.words
+    assert [layer.name for layer in planned.external] == ["fc"]
+    assert planned.weight_bytes == planned.external[0].bytes == 2 * (planned.words - HEADER_WORDS)
+
+
+def test_layers_that_need_the_most_bytes_a_cycle_stay_on_the_chip(rng: np.random.Generator) -> None:
+    source = tensor("input", 8, 8, 8)
+    one = conv(rng, source, "one", channels=32, kernel=(3, 3), padding=(1, 1, 1, 1))
+    two = conv(rng, one.target, "two", channels=32, kernel=(3, 3), padding=(1, 1, 1, 1))
+    three = linear(rng, two.target, "three", features=4)
+    network = QuantizedNetwork(input=source, layers=(one, two, three))
+    config = AcceleratorConfig(acc_width=32, act_depth=4096, row_depth=8192)
+    whole = plan(network, config.replace(weight_depth=65536))
+    assert whole.fits and not whole.external and whole.weight_rate == 0
+    words = {layer.name: layer.bytes // 2 for layer in whole.layers}
+    rate = {layer.name: layer.bytes / layer.cycles.total for layer in whole.layers}
+    assert rate["three"] > 2 * max(rate["one"], rate["two"]) and rate["one"] != rate["two"]
+
+    def outside(free: int) -> Plan:
+        return plan(network, config.replace(weight_depth=HEADER_WORDS + free))
+
+    assert [layer.name for layer in outside(words["three"]).external] == ["one", "two"]
+    found = outside(words["three"] - 1)  # the next ones may still find place
+    assert "three" in [layer.name for layer in found.external]
+    assert found.weight_rate == pytest.approx(rate["three"], rel=0.01)  # the memory's latency is another
+    found = outside(words["three"] + max(words["one"], words["two"]))
+    slower = min("one", "two", key=lambda name: rate[name])
+    assert [layer.name for layer in found.external] == [slower]
+    assert found.weight_bytes == 2 * words[slower]
+    assert found.weight_rate == pytest.approx(rate[slower], rel=0.01)
+
+
+def test_positions_of_a_kernel_are_told_as_well(rng: np.random.Generator) -> None:
+    source = tensor("input", 2, 13, 13)
+    layer = pool(rng, source, "all", op="avgpool", kernel=(13, 13))
+    network = QuantizedNetwork(input=source, layers=(layer,))
+    planned = plan(network, AcceleratorConfig())
+    assert planned.needs == {"positions": 169}
+    assert figures(planned) == figures(compile_detailed(network, AcceleratorConfig(positions=169)))
+    with pytest.raises(CapacityError, match="169 positions, more than the accelerator's 168"):
+        compile_detailed(network, AcceleratorConfig(positions=168))
 
 
 def test_beyond_what_an_accelerator_can_have(rng: np.random.Generator) -> None:
@@ -144,7 +184,8 @@ def test_command(shiftwright: Callable[..., Any], large: Path) -> None:
         "activation_kib": round(row["needs"]["act_depth"] / 64, 1),
         "activation_kib_available": 64.0, "model_kib": row["model_kib"], "model_kib_available": 128.0,
         "predicted_cycles": row["predicted_cycles"], "ms": round(row["predicted_cycles"] / 75e3, 3),
-        "weights_mb_s": 0.0, "maps_mb_s": row["maps_mb_s"], "peak_layer": "two",
+        "weights_mb_s": 0.0, "weights_most_mb_s": 0.0, "external_layers": 0,
+        "maps_mb_s": row["maps_mb_s"], "peak_layer": "two",
         "needs": {"act_depth": row["needs"]["act_depth"]}}
     assert row["needs"]["act_depth"] > needed
     compiled = compile_detailed(QuantizedNetwork.load(large), config.replace(act_depth=row["needs"]["act_depth"]))
@@ -155,7 +196,23 @@ def test_command(shiftwright: Callable[..., Any], large: Path) -> None:
 def test_command_for_people(shiftwright: Callable[..., Any], large: Path) -> None:
     done = shiftwright("plan", large, "--board", "ulx3s-85f", "--board", "icebreaker-4bit")
     assert done.code == 0 and "icebreaker-4bit can't run it: layer one" in done.out
-    assert "ulx3s" in done.out and "tang" not in done.out
+    assert "ulx3s" in done.out and "tang" not in done.out and "on-chip" not in done.out
+
+
+def test_command_tells_where_each_layer_is(shiftwright: Callable[..., Any], tmp_path: Path,
+                                           rng: np.random.Generator) -> None:
+    source = tensor("input", 400, 1, 1)
+    one = linear(rng, source, "one", features=200, zeros=0.0, raw=False)
+    two = linear(rng, one.target, "two", features=10, zeros=0.0)
+    path = tmp_path / "fc.swc"
+    QuantizedNetwork(input=source, layers=(one, two)).save(path)
+    done = shiftwright("plan", path, "--board", "ulx3s-25f", "--layers", "--json")
+    (row,) = json.loads(done.out)["boards"].values()
+    assert [(layer["layer"], layer["placed"]) for layer in row["layers"]] == [("one", "external"), ("two", "on-chip")]
+    assert row["external_layers"] == 1 and 0 < row["weights_mb_s"] <= row["weights_most_mb_s"]
+    assert row["weights_most_mb_s"] == pytest.approx(row["layers"][0]["mb_s"], abs=0.06)
+    done = shiftwright("plan", path, "--board", "ulx3s-25f", "--layers")
+    assert "external" in done.out and "on-chip" in done.out and max(map(len, done.out.splitlines())) > 80
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

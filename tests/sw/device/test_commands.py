@@ -113,6 +113,19 @@ def test_infer_files_on_two_boards(desk: Desk, shiftwright: Shiftwright) -> None
     assert code == 0 and f"4:{found['classes'][5]}" in "".join(out.replace("│", "").split())
 
 
+def test_several_outputs_have_a_class_each(desk: Desk, shiftwright: Shiftwright) -> None:
+    heads = [{"name": "digit", "channels": [0, 7]}, {"name": "kind", "channels": [7, 10]}]
+    dataclasses.replace(desk.network, metadata={"outputs": heads}).save(desk.folder / "heads.swc")
+    shiftwright("load", desk.folder / "a.swi", "--port", desk.ports[0])
+    arguments = ("infer", "--port", desk.ports[0], "--data", "digits", "--images", 3, "--network",
+                 desk.folder / "heads.swc")
+    found = json.loads(shiftwright(*arguments, "--json").out)
+    scores = np.array(found["outputs"])
+    assert "accuracy" not in found and found["comparison"].startswith("bit-exact with the golden model")
+    assert found["classes"] == [{"digit": int(row[:7].argmax()), "kind": int(row[7:].argmax())} for row in scores]
+    assert f"2: digit {scores[2, :7].argmax()}, kind {scores[2, 7:].argmax()}" in shiftwright(*arguments).out
+
+
 def test_profile(desk: Desk, shiftwright: Shiftwright) -> None:
     arguments = ("infer", "--port", desk.ports[0], "--data", "digits", "--images", "1", "--profile")
     shiftwright("load", desk.folder / "a.swi", "--port", desk.ports[0])

@@ -1,5 +1,6 @@
 """What networks end in: a softmax is left to the host, several outputs become one."""
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from shiftwright.hw.arch.errors import ModelError, UnsupportedError
 from shiftwright.sim import golden
 from shiftwright.sw.compress import compress
 from shiftwright.sw.compress.recipe import load_recipe
+from shiftwright.sw.compress.training import _divergence
 from shiftwright.sw.frontend.capture import capture, on_images
 from shiftwright.sw.frontend.graph import Output
 from shiftwright.sw.train import accuracy
@@ -169,6 +171,21 @@ def test_training_of_several_outputs(seed: int) -> None:
     with pytest.raises(ModelError, match=r"the outputs digit, kind, but labels are of one; set distill=1, .* epochs=0"):
         compress(model.float(), load_recipe("bqnet", settings=settings), data, seed=seed)
     compress(model.float(), load_recipe("bqnet", settings=[*settings, "distill=1"]), data, seed=seed)
+
+
+def test_outputs_are_distilled_each_by_itself(seed: int) -> None:
+    """What is added to all scores of one output changes none of its probabilities."""
+    graph, generator = captured(heads, SHAPE)[1], torch.Generator().manual_seed(seed)
+    sizes = graph.output_sizes
+    assert len(sizes) == 2 and sum(sizes) == math.prod(graph.layers[-1].out_shape)
+    logits, wanted = torch.randn(2, 5, sum(sizes), generator=generator)
+    moved = wanted + torch.cat([torch.full((size,), 3.0 * number) for number, size in enumerate(sizes)])
+    found = _divergence(logits, wanted, sizes)
+    parts = [_divergence(*pair, [size]) for *pair, size in zip(logits.split(sizes, 1), wanted.split(sizes, 1), sizes,
+                                                              strict=True)]
+    assert found > 0.1 and torch.allclose(found, torch.stack(parts).sum())
+    assert torch.allclose(_divergence(moved, wanted, sizes), torch.zeros(()), atol=1e-6)
+    assert _divergence(moved, wanted, [sum(sizes)]) > 0.1
 
 
 MODULE = """
