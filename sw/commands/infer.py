@@ -122,11 +122,10 @@ def _inputs(image: "Image", files: tuple[Path, ...], data: str | None, count: in
     return names[:count], np.concatenate(parts)[:count], None
 
 
-def _classes(outputs: "np.ndarray", several: list[dict[str, Any]]) -> "list[int] | list[dict[str, int]]":
+def _classes(outputs: "np.ndarray", several: list[dict[str, Any]]) -> list[int | dict[str, int]]:
     """Of each image the place of the highest value; of a network with several outputs, that of each, by its name."""
     if not several:
-        found: list[int] = outputs.reshape(len(outputs), -1).argmax(axis=1).tolist()
-        return found
+        return list(outputs.reshape(len(outputs), -1).argmax(axis=1).tolist())
     places = {each["name"]: outputs[:, slice(*each["channels"])].reshape(len(outputs), -1).argmax(axis=1).tolist()
               for each in several}
     return [dict(zip(places, image, strict=True)) for image in zip(*places.values(), strict=True)]
