@@ -93,7 +93,7 @@ def accuracy(module: "nn.Module", dataset: Dataset, *, batch: int = 1000) -> flo
 def shift_randomly(images: "torch.Tensor", shift: int, generator: "torch.Generator") -> "torch.Tensor":
     """Move each image (N, C, H, W) by up to ``shift`` pixels each way, independently; zeros come in at the borders.
 
-    Signals, which are one pixel high, move along only.
+    Signals, which are one pixel high, move along only; vectors, of one pixel, do not move.
     """
     import torch
 
@@ -102,6 +102,8 @@ def shift_randomly(images: "torch.Tensor", shift: int, generator: "torch.Generat
     y, x = torch.randint(0, 2 * shift + 1, (2, count, 1), generator=generator)
     if height == 1:
         y = torch.full_like(y, shift)
+    if width == 1:
+        x = torch.full_like(x, shift)
     rows, columns = y + torch.arange(height), x + torch.arange(width)
     number = torch.arange(count)[:, None, None]
     return padded.permute(0, 2, 3, 1)[number, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..data import Dataset
+    from ..frontend.graph import Graph
     from .fakequant import FakeQuantized
     from .training import Method
     from .weights import WeightQuantizer
@@ -39,7 +40,12 @@ class Best(QuantizedRecipe):
         Cycles of an inference on the default accelerator, in its place: a weight costs one for each term and block of
         its output map.
     keep : float
-        Without a target: share of the network's weights that stay, above 0 to 1.
+        Share of the network's weights that stay, above 0 to 1: without a target, or through `sparse_epochs`.
+    sparse_epochs : int
+        With ``start = "ptq"``: epochs in which the float network loses weights before, with its batch norms. Where it
+        ends, `keep`, should be near what the target leaves.
+    sparse_rate : float
+        Learning rate of those epochs at its peak, of stochastic gradient descent with momentum.
     terms : int
         Most powers of two of a value, 1 to 4.
     span : int
@@ -69,6 +75,8 @@ class Best(QuantizedRecipe):
     target_size: int | None = None
     target_cycles: int | None = None
     keep: float = 0.25
+    sparse_epochs: int = 0
+    sparse_rate: float = 0.05
     terms: int = 1
     span: int = 3
     hold: bool = True
@@ -93,6 +101,11 @@ class Best(QuantizedRecipe):
             raise ModelError(f"{where}: target_size and target_cycles are two targets; leave one of them out")
         if self.start not in ("float", "ptq"):
             raise ModelError(f"{where}: start must be 'float' or 'ptq', not {self.start!r}")
+        require(where, "sparse_epochs", self.sparse_epochs, int, 0, 100_000)
+        require(where, "sparse_rate", self.sparse_rate, float, 0, 1e3)
+        if self.sparse_epochs and self.start != "ptq":
+            raise ModelError(f"{where}: sparse_epochs come before start = 'ptq'; start = 'float' takes weights out in "
+                             f"epochs")
         if self.start == "ptq" and self.target_size is None:
             raise ModelError(f"{where}: start = 'ptq' needs a target_size: it spends one")
 
@@ -106,6 +119,18 @@ class Best(QuantizedRecipe):
         grid = TermGrid(options["terms"], options["span"])
         return PricedValue(grid, CodeBits(grid))
 
+    def prepared(self, model: "torch.nn.Module", graph: "Graph", data: "Dataset", *, seed: int,
+                 progress: Progress | None) -> "Graph":
+        """The float network without most of its weights."""
+        if not self.sparse_epochs:
+            return graph
+        from ..frontend.capture import capture
+        from .sparse import make_sparse
+
+        found = make_sparse(model, graph.output_sizes, data, self, seed=seed,
+                            progress=_counted(progress, 0, self.epochs_for(len(data))))
+        return capture(found, graph.image_shape)
+
     def train(self, network: "FakeQuantized", teacher: "torch.nn.Module", data: "Dataset", *, seed: int,
               progress: Progress | None) -> None:
         """Take weights out of all layers under the budget, then train on what is left."""
@@ -116,7 +141,7 @@ class Best(QuantizedRecipe):
             method = self._assigned(network, data, seed, progress)
         else:
             method = self._budget(network)
-        fine_tune(network, teacher, data, self, method, seed=seed, progress=progress)
+        fine_tune(network, teacher, data, self, method, seed=seed, progress=_counted(progress, self.sparse_epochs))
         method.finish(network)
         GlobalBudget.check(network)
 
@@ -167,6 +192,13 @@ class Best(QuantizedRecipe):
         grids = {name: TermGrid(options["terms"], options["span"])
                  for name in network.weighted for options in [self.options_of(name)]}
         return HeldRate(8 * self.target_size, self._measure, found.slope, grids)
+
+
+def _counted(progress: Progress | None, before: int, after: int = 0) -> Progress | None:
+    """Progress of one of two trainings, as that of both."""
+    if progress is None:
+        return None
+    return lambda epoch, epochs, loss: progress(before + epoch, before + epochs + after, loss)
 
 
 def _blocks(shape: tuple[int, int, int]) -> int:

@@ -127,6 +127,11 @@ class QuantizedRecipe(Recipe):
         """What a layer's weights start with, by module path."""
         raise NotImplementedError
 
+    def prepared(self, model: "torch.nn.Module", graph: "Graph", data: "Dataset", *, seed: int,
+                 progress: Progress | None) -> "Graph":
+        """What is quantized: `graph`, which is that of `model`, or one of the same layers with other weights."""
+        return graph
+
     def train(self, network: "FakeQuantized", teacher: "torch.nn.Module", data: "Dataset", *, seed: int,
               progress: Progress | None) -> None:
         """Calibrate and train a network, in place."""
@@ -181,6 +186,7 @@ class QuantizedRecipe(Recipe):
                                  f"{nearest(path, weighted)}; the network has {', '.join(weighted)}")
         for name in weighted:
             self.check(f"recipe {self.name}: layer {name}", self.options_of(name))
+        graph = self.prepared(model, graph, train_data, seed=seed, progress=progress)
         network = FakeQuantized(graph, self)
         self.train(network, model, train_data, seed=seed, progress=progress)
         _refuse_dead_layers(network, self.name)

@@ -23,7 +23,8 @@ from .session import current
 if TYPE_CHECKING:
     from ..data import Dataset
 
-__all__ = ["GradualPruning", "GrowingShare", "Method", "Settled", "fine_tune"]
+__all__ = ["LEAST_SCHEDULE", "PRUNE_STEPS", "GradualPruning", "GrowingShare", "Method", "Settled", "augmented",
+           "fine_tune", "loss_of"]
 
 WARM_UP = 0.1
 """Share of the steps in which the learning rate rises."""
@@ -218,10 +219,14 @@ def _train(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recipe: 
             for index in order.split(recipe.batch):
                 method.before_step(network, step)
                 with _making_tensors_on(host, session.device):
-                    x = _augmented(images[index].float() / PIXEL_SCALE, recipe, generator)
+                    x = augmented(images[index].float() / PIXEL_SCALE, recipe, generator)
                 if not small:
                     x = x.contiguous(memory_format=torch.channels_last)
-                loss = _loss(network, teacher, x.to(session.device), labels[index].to(session.device), recipe)
+                x = x.to(session.device)
+                with parametrize.cached():
+                    logits = network(x).float()
+                loss = loss_of(logits, teacher, x, labels[index].to(session.device), recipe,
+                               network.graph.output_sizes)
                 total += loss.item() * len(index)
                 if (extra := method.loss(network)) is not None:
                     loss = loss + extra
@@ -242,7 +247,7 @@ def _train(network: FakeQuantized, teacher: nn.Module, data: "Dataset", recipe: 
         torch.set_num_threads(threads)
 
 
-def _augmented(x: Tensor, recipe: QuantizedRecipe, generator: torch.Generator) -> Tensor:
+def augmented(x: Tensor, recipe: QuantizedRecipe, generator: torch.Generator) -> Tensor:
     """Images shifted and mirrored by chance."""
     from ..train import shift_randomly
 
@@ -259,16 +264,16 @@ def _multiplications(network: FakeQuantized) -> int:
                if layer.layer.weight is not None)
 
 
-def _loss(network: FakeQuantized, teacher: nn.Module, x: Tensor, labels: Tensor, recipe: QuantizedRecipe) -> Tensor:
-    with parametrize.cached():
-        logits = network(x).float()
+def loss_of(logits: Tensor, teacher: nn.Module, x: Tensor, labels: Tensor, recipe: QuantizedRecipe,
+            sizes: list[int]) -> Tensor:
+    """What training makes smaller, of logits that images `x` led to; of outputs with so many values each."""
     loss = (1 - recipe.distill) * functional.cross_entropy(logits, labels)
     if recipe.distill:
         with torch.no_grad():
             wanted = teacher(x).flatten(1).float()
         # Times the temperature's square, so that its gradients weigh the same whatever the temperature.
         loss = loss + recipe.distill * recipe.temperature**2 * _divergence(
-            logits / recipe.temperature, wanted / recipe.temperature, network.graph.output_sizes)
+            logits / recipe.temperature, wanted / recipe.temperature, sizes)
     return loss
 
 

@@ -25,7 +25,8 @@ class Dataset:
     Parameters
     ----------
     images : uint8 array (N, C, H, W)
-        Pixels; networks are fed ``images / PIXEL_SCALE``. Signals (N, C, L) become images of height 1.
+        Pixels; networks are fed ``images / PIXEL_SCALE``. Signals (N, C, L) become images of height 1, vectors
+        (N, features) images of a single pixel.
     labels : int64 array (N,)
         Class of each image, from 0.
     name : str
@@ -45,6 +46,8 @@ class Dataset:
     def __post_init__(self) -> None:
         if self.images.ndim == 3:
             object.__setattr__(self, "images", self.images[:, :, None])
+        if self.images.ndim == 2:
+            object.__setattr__(self, "images", self.images[:, :, None, None])
 
     def __len__(self) -> int:
         return len(self.labels)

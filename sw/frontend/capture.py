@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["InputShape", "capture", "image_shape", "on_images"]
 
 InputShape = Sequence[int] | Sequence[Sequence[int]]
-"""Shape of a module's input without the batch, (C, H, W) or (C, L); or those of several inputs."""
+"""Shape of a module's input without the batch, (C, H, W), (C, L) or (features,); or those of several inputs."""
 
 
 def capture(model: "torch.nn.Module", input_shape: InputShape) -> Graph:
@@ -25,11 +25,13 @@ def capture(model: "torch.nn.Module", input_shape: InputShape) -> Graph:
     Parameters
     ----------
     model : torch.nn.Module
-        Takes tensors (N, C, H, W) of one height and width, or (N, C, L) of one length, mostly one. Returns one tensor,
-        or several of one height and width in a tuple, list or dictionary. Or an :class:`~.images.OnImages`.
-    input_shape : (C, H, W) or (C, L), or a sequence of such
-        Channels, height, width, or channels and length; of each input where there are several. A network on (C, L) may
-        also be captured with (C, 1, L), and an ``OnImages`` with the shape of its images.
+        Takes tensors (N, C, H, W) of one height and width, (N, C, L) of one length, or (N, features), mostly one.
+        Returns one tensor, or several of one height and width in a tuple, list or dictionary. Or an
+        :class:`~.images.OnImages`.
+    input_shape : (C, H, W), (C, L) or (features,), or a sequence of such
+        Channels, height, width, or channels and length, or features; of each input where there are several. A network
+        on (C, L) may also be captured with (C, 1, L), one on features with (features, 1, 1), and an ``OnImages`` with
+        the shape of its images.
 
     Returns
     -------
@@ -66,13 +68,13 @@ def image_shape(input_shape: InputShape) -> tuple[int, int, int]:
     """
     shapes = _shapes(input_shape)
     for shape in shapes:
-        if len(shape) not in (2, 3) or min(shape) < 1:
-            raise ModelError(f"input shape must be channels, height, width, or channels and length, not {shape!r}")
+        if len(shape) not in (1, 2, 3) or min(shape) < 1:
+            raise ModelError(f"input shape must be channels, height, width, or channels and length, or features, not "
+                             f"{shape!r}")
         if shape[1:] != shapes[0][1:]:
             raise ModelError(f"the inputs must have one height and width, because they become one image's channels, "
                              f"but have the shapes {shapes[0]} and {shape}")
-    _, *rest = shapes[0]
-    height, width = rest if len(rest) == 2 else (1, *rest)
+    height, width = (1, 1, *shapes[0][1:])[-2:]
     return sum(shape[0] for shape in shapes), height, width
 
 
@@ -97,6 +99,6 @@ def on_images(model: "torch.nn.Module", graph: Graph) -> "torch.nn.Module":
 def _shapes(input_shape: InputShape) -> tuple[tuple[int, ...], ...]:
     """Of each input."""
     if not len(input_shape):
-        raise ModelError("input shape must be channels, height, width, or channels and length, not ()")
+        raise ModelError("input shape must be channels, height, width, or channels and length, or features, not ()")
     shapes = [tuple(shape) for shape in input_shape if isinstance(shape, Sequence)]
     return tuple(shapes) if shapes else (tuple(int(size) for size in input_shape if not isinstance(size, Sequence)),)

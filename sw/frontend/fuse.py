@@ -50,9 +50,9 @@ def _pair(value: Any, bound: Bound | None = None, along_height: int = 1) -> tupl
 
 
 def _shape3(shape: tuple[int, ...]) -> Shape:
-    """Channels, height, width; (C, L) is a map of height 1."""
-    channels, *height, width = shape
-    return channels, *(height or [1]), width  # type: ignore[return-value]
+    """Channels, height, width; (C, L) is a map of height 1, a vector one of a single pixel."""
+    height, width = (1, 1, *shape[1:])[-2:]
+    return shape[0], height, width
 
 
 def _words(shape: tuple[int, ...]) -> str:
@@ -68,7 +68,8 @@ class _Fuser:
         self.inputs = set(inputs)
         for name, taken in inputs.items():
             shape = _shape3(taken)
-            self.values[name] = Value(tensor=INPUT, shape=shape, part=channel if len(inputs) > 1 else None)
+            self.values[name] = Value(tensor=INPUT, shape=shape, flat=len(taken) == 1,
+                                      part=channel if len(inputs) > 1 else None)
             channel += shape[0]
 
     def add(self, bound: Bound) -> None:

@@ -11,7 +11,8 @@ from torch.utils._pytree import tree_leaves
 
 __all__ = ["OnImages"]
 
-LEFT_OUT = (torch.ops.aten._softmax.default, torch.ops.aten._log_softmax.default, torch.ops.aten.argmax.default)
+LEFT_OUT = (torch.ops.aten._softmax.default, torch.ops.aten._log_softmax.default, torch.ops.aten.argmax.default,
+            torch.ops.aten.sigmoid.default)
 """What :data:`~.operators.HOST` comes to."""
 
 
@@ -24,7 +25,7 @@ class OnImages(nn.Module):
         Takes one or more tensors. Returns a tensor, or several in a tuple, list or dictionary. A softmax or argmax may
         only be at its end: it is left out.
     shapes : sequence of tuple of int
-        Of what it takes, without the batch: (C, H, W) or (C, L).
+        Of what it takes, without the batch: (C, H, W), (C, L) or (features,).
     ends : bool
         Whether there may be something to leave out.
 
@@ -45,9 +46,12 @@ class OnImages(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Scores (N, values), or a map (N, C, H, W), of images (N, C, H, W)."""
         parts = images.split([shape[0] for shape in self.shapes], dim=1)
-        with torch.no_grad(), _LeftOut() if self.ends else contextlib.nullcontext():
-            made = self.module(*(part.reshape(-1, *shape).contiguous()
-                                 for part, shape in zip(parts, self.shapes, strict=True)))
+        inputs = (part.reshape(-1, *shape).contiguous() for part, shape in zip(parts, self.shapes, strict=True))
+        with contextlib.ExitStack() as without:
+            if self.ends:  # what is left out has no gradient
+                without.enter_context(torch.no_grad())
+                without.enter_context(_LeftOut())
+            made = self.module(*inputs)
         scores = [leaf for leaf in tree_leaves(made) if isinstance(leaf, Tensor)]
         if len(scores) == 1:
             return scores[0]

@@ -31,7 +31,7 @@ class Loaded:
         A checkpoint's ``network``, ``dataset``, ``float_accuracy`` and ``seed``; of a zoo network's weights ``network``
         and ``dataset``; of a Python name or an ONNX file only ``network``.
     notes : tuple of str
-        What of the network is left to the host, and what becomes of several outputs.
+        What of the network is left to the host, what becomes of several outputs, how it takes its inputs.
     outputs : tuple of str
         Names of its outputs, where it has several.
     """
@@ -79,7 +79,8 @@ def load_model(source: str) -> Loaded:
         found = load_onnx(source)
         shapes = tuple(found.file.inputs.values())
         loaded = Loaded(model=found.module, input_shape=None, metadata={"network": Path(source).stem},
-                        notes=found.notes)
+                        notes=(*(f"input {name!r} takes images with their channels first, which the file has last"
+                                 for name in found.file.channels_last), *found.notes))
         if shapes != (image_shape(shapes),) or len(found.file.outputs) > 1:
             loaded = loaded.on_images(shapes)
         return dataclasses.replace(loaded, input_shape=image_shape(shapes))

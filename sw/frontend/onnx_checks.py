@@ -12,7 +12,7 @@ from .onnx_operators import OPSET, QUANT_DOMAINS
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["check_finite", "check_meaning", "check_order", "check_versions"]
+__all__ = ["check_finite", "check_meaning", "check_order", "check_versions", "renewed"]
 
 DOMAINS = ("", "ai.onnx", *QUANT_DOMAINS)
 
@@ -24,14 +24,28 @@ def check_versions(path: str | Path, model: "onnx.ModelProto") -> int:
     newest = onnx.defs.onnx_opset_version()
     found = {entry.domain: entry.version for entry in model.opset_import}
     opset = found.get("", found.get("ai.onnx", 0))
-    if not OPSET <= opset <= newest:
-        raise ModelError(f"{path}: opset must be {OPSET} to {newest}, not {opset}; " + (
-            "get a newer onnx package, or export with an older opset" if opset > newest else
-            f"export with opset_version={OPSET} or later, or convert it with onnx.version_converter"))
+    if opset < 1:
+        raise ModelError(f"{path}: names no opset of ONNX's own operators; export the network again")
+    if opset > newest:
+        raise ModelError(f"{path}: opset must be at most {newest}, not {opset}; get a newer onnx package, or export "
+                         f"with an older opset")
     if model.ir_version > onnx.IR_VERSION:
         raise ModelError(f"{path}: IR version must be at most {onnx.IR_VERSION}, not {model.ir_version}; get a newer "
                          f"onnx package")
     return opset
+
+
+def renewed(path: str | Path, model: "onnx.ModelProto", opset: int) -> "onnx.ModelProto":
+    """A model of an opset that is older than :data:`~.onnx_operators.OPSET`, as one of that."""
+    from onnx import shape_inference, version_converter
+
+    try:
+        return version_converter.convert_version(model, OPSET)
+    except (RuntimeError, ValueError, shape_inference.InferenceError) as error:
+        # Without the place in onnx's own source.
+        reason = re.sub(r"^\S+:\d+: \w+: |\[\w+Error\] *", "", (str(error).strip().splitlines() or ["no reason"])[0])
+        raise ModelError(f"{path}: has opset {opset}, and onnx.version_converter can't make {OPSET} of it: {reason}; "
+                         f"export with opset_version={OPSET} or later") from None
 
 
 def check_order(path: str | Path, graph: "onnx.GraphProto", known: set[str]) -> None:

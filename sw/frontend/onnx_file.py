@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...hw.arch.errors import ModelError, ToolError
-from .onnx_checks import check_finite, check_meaning, check_order, check_versions
+from .onnx_checks import check_finite, check_meaning, check_order, check_versions, renewed
+from .onnx_layout import put_channels_first
+from .onnx_operators import OPSET
 
 if TYPE_CHECKING:
     import onnx
@@ -60,13 +62,15 @@ class OnnxFile:
     producer : str
         What wrote the file.
     opset : int
-        Version of the set of operators.
+        Version of the set of operators that the nodes are of: the file's, or a newer one that it was converted to.
     inputs : dict of tuple of int
-        Shape of each tensor that it takes, by name, without the batch: (C, H, W) or (C, L).
+        Shape of each tensor that it takes, by name, without the batch: (C, H, W), (C, L) or (features,).
     outputs : tuple of str
         Names of the tensors that it returns.
     batch : int or None
         Images that the file is fixed to, if it is.
+    channels_last : tuple of str
+        Inputs that are (N, H, W, C) or (N, L, C) in the file; here they are not, and nothing turns them.
     nodes : tuple of OnnxNode
         In execution order.
     constants : dict of arrays
@@ -79,6 +83,7 @@ class OnnxFile:
     inputs: dict[str, tuple[int, ...]]
     outputs: tuple[str, ...]
     batch: int | None
+    channels_last: tuple[str, ...]
     nodes: tuple[OnnxNode, ...]
     constants: dict[str, np.ndarray]
 
@@ -110,10 +115,13 @@ def read(path: str | Path) -> OnnxFile:
     model = _parse(path, data)
     opset = check_versions(path, model)
     _load_external(Path(path), model)
+    if opset < OPSET:
+        model, opset = renewed(path, model, opset), OPSET
     if model.functions:
         import onnx.inliner
 
         model = onnx.inliner.inline_local_functions(model)
+    channels_last = put_channels_first(model.graph)
     graph = model.graph
     if graph.sparse_initializer:
         raise ModelError(f"{path}: initializer {graph.sparse_initializer[0].values.name!r} is sparse; store it densely")
@@ -129,7 +137,7 @@ def read(path: str | Path) -> OnnxFile:
     check_meaning(path, model)
     check_finite(path, constants)
     return OnnxFile(graph=graph.name, producer=f"{model.producer_name} {model.producer_version}".strip(), opset=opset,
-                    inputs=shapes, outputs=outputs, batch=batch,
+                    inputs=shapes, outputs=outputs, batch=batch, channels_last=channels_last,
                     nodes=tuple(_node(node, opset) for node in graph.node), constants=constants)
 
 
@@ -206,14 +214,15 @@ def _image(path: str | Path, value: "onnx.ValueInfoProto") -> tuple[int | None, 
                          f"the conversion of its images")
     sizes = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim]
     words = f"({', '.join(map(str, sizes))})" if tensor.HasField("shape") else "unknown"
-    if len(sizes) not in (3, 4):
-        raise ModelError(f"{path}: input {value.name!r} must have the shape (N, C, H, W) or (N, C, L), not {words}; "
-                         f"let the network take images or signals: a vector flattened by Flatten")
+    if len(sizes) not in (2, 3, 4):
+        raise ModelError(f"{path}: input {value.name!r} must have the shape (N, C, H, W), (N, C, L) or (N, features), "
+                         f"not {words}; let the network take images, signals or vectors")
     batch, *shape = (size if isinstance(size, int) and size > 0 else None for size in sizes)
     fixed = tuple(size for size in shape if size is not None)
     if len(fixed) < len(shape):
+        fix = {1: "a fixed number of features", 2: "fixed channels and length", 3: "fixed channels, height and width"}
         raise ModelError(f"{path}: input {value.name!r} has the shape {words}; only the first size may be free: export "
-                         f"with fixed channels{', height and width' if len(shape) == 3 else ' and length'}")
+                         f"with {fix[len(shape)]}")
     return batch, fixed
 
 

@@ -150,6 +150,6 @@ def _shape(builder: Builder, node: OnnxNode, x: Activation) -> np.ndarray:
 def _check_host(node: OnnxNode, scores: Activation) -> None:
     """What is left to the host must be about the classes."""
     _check_attributes(node, HOST[node.op])
-    axis, rank = node.attributes["axis"], 1 + len(scores.logical)
+    axis, rank = node.attributes.get("axis", 1), 1 + len(scores.logical)
     if axis % rank != 1:
         raise unsupported(node.where, f"axis={axis} is not supported, only 1, the classes", "leave it out")

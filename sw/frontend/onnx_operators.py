@@ -81,7 +81,8 @@ OPERATORS: tuple[OnnxOperator, ...] = (
                   Attribute("block_size", "0", lambda value: not value, "give the tensor one scale"),
                   Attribute("output_dtype", "INT8, UINT8 or a floating-point type",
                             lambda value: value in (None, 0, *_INTEGERS, *_FLOATS), "give activations at most 8 bits")),
-                 (("scale", "one constant number"), ("zero_point", "constant 0, INT8 or UINT8"))),
+                 (("scale", "one constant number"),
+                  ("zero_point", "constant, INT8 or UINT8: 0, or what leaves 8 bits: 128 of UINT8, -128 of INT8"))),
     OnnxOperator(("MaxPool",), "maxpool", "nn.MaxPool2d, nn.MaxPool1d", (
         *_WINDOW, Attribute("dilations", "any; 1 with SAME_UPPER or SAME_LOWER"),
         Attribute("ceil_mode", "any; 0 with auto_pad"),
@@ -131,6 +132,7 @@ HOST: dict[str, tuple[Attribute, ...]] = {
     "LogSoftmax": (Attribute("axis", "the channels"),),
     "ArgMax": (Attribute("axis", "the channels"), Attribute("keepdims"),
                _only("select_last_index", 0, "leave it out")),
+    "Sigmoid": (),
 }
 """Operators that the network may end in: the class is the same without them, so they are left to the host."""
 
@@ -143,10 +145,10 @@ REWRITES: dict[str, str] = {
                      "MeanVarianceNormalization", "LRN"), _NORM),
     **dict.fromkeys(("PRelu", "Elu", "Selu", "Celu", "Gelu", "HardSwish", "Mish", "Swish", "Softplus",
                      "Softsign", "ThresholdedRelu"), "use Relu"),
-    **dict.fromkeys(("Sigmoid", "HardSigmoid"), "use Clip from 0 to 1; leave it out at the end: scores keep their "
-                    "order"),
+    "HardSigmoid": "use Clip from 0 to 1; leave it out at the end: scores keep their order",
     "Tanh": "use Clip from -1 to 1",
     **dict.fromkeys(HOST, "only the last operator may be one: leave it out"),
+    "Sigmoid": "use Clip from 0 to 1 (only the last operator may be one)",
     **dict.fromkeys(("DynamicQuantizeLinear", "FakeQuantize"), _QUANTIZED),
     **dict.fromkeys(("QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger"), "export the float "
                     "network, or its weights with DequantizeLinear"),

@@ -187,6 +187,7 @@ HOST: tuple[Operator, ...] = (
              (_CLASSES, Attribute("dtype"))),
     Operator(("aten.argmax.default",), "host", "x.argmax(1), torch.argmax", _LEFT, ("self",),
              (_CLASSES, Attribute("keepdim"))),
+    Operator(("aten.sigmoid.default",), "host", "nn.Sigmoid, torch.sigmoid", _LEFT, ("self",)),
 )
 """Operators that the network may end in."""
 
@@ -204,7 +205,8 @@ REWRITES: dict[str, str] = {
     "group_norm": "use batch norm, which folds into the layer before it",
     "instance_norm": "use batch norm, which folds into the layer before it",
     **dict.fromkeys(("prelu", "elu", "gelu", "silu", "hardswish"), "use nn.ReLU"),
-    **dict.fromkeys(("sigmoid", "hardsigmoid"), "use nn.Hardtanh(0, 1)"),
+    "hardsigmoid": "use nn.Hardtanh(0, 1)",
+    "sigmoid": "use nn.Hardtanh(0, 1) (only what the network returns may be one)",
     "tanh": "use nn.Hardtanh",
     **dict.fromkeys(("softmax", "log_softmax", "argmax"), "return the logits: the class is the same (only what the "
                     "network returns may be one, over its dimension 1)"),

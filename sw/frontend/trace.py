@@ -102,8 +102,8 @@ def trace(model: "torch.nn.Module", shapes: Sequence[tuple[int, ...]]) -> Trace:
     model : torch.nn.Module
         Its training mode is restored.
     shapes : sequence of tuple of int
-        Of each tensor that it takes, without the batch: channels, height, width, or channels and length. One of height
-        1 may also be one that the module takes without the height.
+        Of each tensor that it takes, without the batch: channels, height, width, or channels and length, or features.
+        One of height 1 may also be one that the module takes without the height, one of a single pixel a vector.
 
     Raises
     ------
@@ -120,6 +120,7 @@ def trace(model: "torch.nn.Module", shapes: Sequence[tuple[int, ...]]) -> Trace:
     candidates = [tuple(shapes)]
     if len(shapes) == 1 and len(shapes[0]) == 3 and shapes[0][1] == 1:
         candidates.append(((shapes[0][0], shapes[0][2]),))
+        candidates += [((shapes[0][0],),)] * (shapes[0][2] == 1)
     failed: dict[str, Exception] = {}
     logging.disable(logging.CRITICAL)  # torch logs a traceback of what is raised anyway
     try:

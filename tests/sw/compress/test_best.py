@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from shiftwright.hw.arch.config import AcceleratorConfig
 from shiftwright.hw.arch.errors import ModelError
@@ -19,9 +20,11 @@ from shiftwright.sw.compress.heldrate import LEAST, HeldRate
 from shiftwright.sw.compress.measure import roomy
 from shiftwright.sw.compress.prices import BlockCycles, CodeBits, PricedValue, _winners
 from shiftwright.sw.compress.recipe import load_recipe
+from shiftwright.sw.compress.sparse import make_sparse
 from shiftwright.sw.compress.training import fine_tune
 from shiftwright.sw.compress.weights import TermGrid
 from shiftwright.sw.data import load
+from shiftwright.sw.frontend.capture import capture
 from tests.sw.compress.recipes import (
     SEED,
     captured,
@@ -269,7 +272,63 @@ def test_digits_and_seeds() -> None:
     assert [all(np.array_equal(again[0][name], other[name]) for name in other) for other in again[1:]] == [True, False]
 
 
+def stays(model: nn.Module) -> dict[str, float]:
+    """Share of the weights that are not 0, by parameter."""
+    return {name: float((weight != 0).float().mean()) for name, weight in model.named_parameters() if weight.dim() > 1}
+
+
+def test_a_float_network_loses_weights_before() -> None:
+    model, recipe = small_network(), Best(start="ptq", target_size=3000, keep=0.2, sparse_epochs=4, batch=32,
+                                        distill=0.0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    graph = capture(model, (1, 8, 8))
+    losses: list[float] = []
+    found = make_sparse(model, graph.output_sizes, digits(320), recipe, seed=SEED,
+                        progress=lambda epoch, epochs, loss: losses.append(loss))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items()), "the teacher stays"
+    assert not model.training and not found.training and len(losses) == 4 and losses[-1] < 0.8 * losses[0]
+    sizes = {name: weight.numel() for name, weight in found.named_parameters() if weight.dim() > 1}
+    assert sum(round(share * sizes[name]) for name, share in stays(found).items()) == round(0.2 * sum(sizes.values()))
+    # By magnitude alone: layers differ.
+    assert len(set(stays(found).values())) == len(sizes) and min(stays(found).values()) > 0.02
+    assert not torch.equal(found.norm.running_mean, before["norm.running_mean"])
+    again = [make_sparse(model, graph.output_sizes, digits(320), recipe, seed=seed, progress=None)
+             for seed in (SEED, SEED + 1)]
+    assert [torch.equal(other.fc1.weight, found.fc1.weight) for other in again] == [True, False]
+
+
+def test_what_a_sparse_network_starts_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network that is quantized is the sparse one, and the teacher is that which was given."""
+    begun: list[tuple[FakeQuantized, nn.Module]] = []
+
+    def spy(network: FakeQuantized, teacher: nn.Module, *arguments: object, **options: object) -> None:
+        begun.append((network, teacher))
+        fine_tune(network, teacher, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training, "fine_tune", spy)
+    model, seen = digits_network(), list[tuple[int, int]]()
+    recipe = Best(start="ptq", target_size=1500, terms=2, span=5, epochs=2, sparse_epochs=3, keep=0.3, batch=32)
+    network = compress(model, recipe, digits(), seed=SEED,
+                       progress=lambda epoch, epochs, _: seen.append((epoch, epochs)))
+    assert seen == [(epoch, 5) for epoch in range(1, 6)]
+    ((fake, teacher),) = begun
+    assert teacher is model and min(stays(model).values()) > 0.9
+    weights = [layer.weight for layer in fake.graph.layers if layer.weight is not None]
+    share = sum(int((weight != 0).sum()) for weight in weights) / sum(weight.size for weight in weights)
+    assert 0.29 < share < 0.31
+    assert compile_detailed(network, roomy(recipe)).size <= 1500
+
+
+def test_a_sparse_training_that_diverges() -> None:
+    recipe = Best(start="ptq", target_size=1500, sparse_epochs=1, sparse_rate=1e3, batch=4)
+    with pytest.raises(ModelError, match="diverged in epoch 1; lower sparse_rate"):
+        compress(digits_network(), recipe, digits(200), seed=SEED)
+
+
 @pytest.mark.parametrize(("settings", "message"), [
+    (["sparse_epochs=3"], "recipe best: sparse_epochs come before start = 'ptq'"),
+    (["sparse_epochs=-1"], "recipe best: sparse_epochs must be an integer from 0 to 100000, not -1"),
+    (["sparse_rate=-1"], "recipe best: sparse_rate must be a number from 0 to 1000.0, not -1"),
     (["keep=0"], "recipe best: keep must be a number from 1e-06 to 1, not 0"),
     (["keep=1.5"], "recipe best: keep must be a number from 1e-06 to 1, not 1.5"),
     (["start='bytes'"], "recipe best: start must be 'float' or 'ptq', not 'bytes'"),

@@ -42,6 +42,7 @@ class Quantized(OnnxGraph):
     def __init__(self, seed: int = SEED, *, qonnx: bool = False) -> None:
         super().__init__(("N", 1, 8, 8))
         self.rng, self.qonnx = np.random.default_rng(seed), qonnx
+        self.zeros = np.random.default_rng(seed + 1)
         self.scales: dict[str, float] = {}
         self.channels: dict[str, int] = {"x": 1}
 
@@ -52,12 +53,14 @@ class Quantized(OnnxGraph):
             made = self("Quant", x, scale, number(0), number(bits), domain=QUANT, signed=int(signed), narrow=0,
                         rounding_mode="ROUND")
         else:
-            kind = np.int8 if signed else np.uint8
-            made = self("QuantizeLinear", x, scale, np.array(0, kind))
+            kind, zero = np.int8 if signed else np.uint8, 0
+            if self.zeros.random() < 0.3:  # the same values as integers of the other kind
+                kind, zero = (np.uint8, 128) if signed else (np.int8, -128)
+            made = self("QuantizeLinear", x, scale, np.array(zero, kind))
             if bits < 8:
                 low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
-                made = self("Clip", made, np.array(low, kind), np.array(high, kind))
-            made = self("DequantizeLinear", made, scale, np.array(0, kind))
+                made = self("Clip", made, np.array(low + zero, kind), np.array(high + zero, kind))
+            made = self("DequantizeLinear", made, scale, np.array(zero, kind))
         self.scales[made], self.channels[made] = 2.0**exponent, channels or self.channels[x]
         return made
 
@@ -261,11 +264,16 @@ def _clamped_beside(g: Quantized) -> str:
     return made
 
 
-def _zero_point(g: Quantized) -> str:
-    made = g("QuantizeLinear", g.conv(g.rounded("x", -8), 3, fine=0), number(0.125), np.array(3, np.uint8), name="bad")
-    made = g("DequantizeLinear", made, number(0.125), np.array(3, np.uint8))
-    g.scales[made], g.channels[made] = 0.125, 3
-    return made
+def _zero_point(last: int, first: int | None = None) -> Callable[[Quantized], str]:
+    def make(g: Quantized) -> str:
+        zeros = [np.array(last if zero is None else zero, np.uint8) for zero in (first, last)]
+        made = g("QuantizeLinear", g.conv(g.rounded("x", -8), 3, fine=0), number(0.125), zeros[0],
+                 name="bad" if first is None else "one")
+        made = g("DequantizeLinear", made, number(0.125), zeros[1], name="" if first is None else "bad")
+        g.scales[made], g.channels[made] = 0.125, 3
+        return made
+
+    return make
 
 
 def _too_wide(g: Quantized) -> str:
@@ -299,8 +307,12 @@ def _integers_read(g: Quantized) -> str:
                        "all of it alike, by one quantizer"),
     (_clamped_beside, "Clip5 (Clip): clamps to -0.3 and 1, but multiples of 0.125 are there already; put the "
                       "quantizer after it"),
-    (_zero_point, "bad (QuantizeLinear): its zero point is 3, where only 0 is supported; quantize activations "
-                  "symmetrically, or without sign after Relu"),
+    (_zero_point(3), "bad (QuantizeLinear): its zero point is 3, where only 0 is supported, and what leaves 8 bits; "
+                     "quantize activations symmetrically, or without sign after Relu"),
+    (_zero_point(100), "bad (QuantizeLinear): its integers less the zero point 100, from -100 to 155, have 9 bits; "
+                       "quantize activations symmetrically, or without sign after Relu"),
+    (_zero_point(128, 130), "bad (DequantizeLinear): its zero point is 128, that of one (QuantizeLinear) 130; give "
+                            "both the same"),
     (_too_wide, "bad (Quant): its integers from -256 to 255 have 9 bits; give activations at most 8"),
     (_two_scales, "bad (DequantizeLinear): its scale is 0.25, that of one (QuantizeLinear) 0.125; give both the same"),
     (_integers_read, "bad (MaxPool): reads the integers of one (QuantizeLinear); export with a DequantizeLinear after "

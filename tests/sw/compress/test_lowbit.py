@@ -38,14 +38,14 @@ def test_weights_only_move_to_neighbours(monkeypatch: pytest.MonkeyPatch) -> Non
     network = FakeQuantized(captured(digits_network(), recipe), recipe)
     fc = network.weighted["fc"]
     seen: list[torch.Tensor] = []
-    loss = training._loss
+    loss = training.loss_of
 
     def spy(*arguments: object) -> torch.Tensor:
         seen.append(fc.weight.detach().clone())
         assert torch.equal(seen[-1], fc.master_weight)
         return loss(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(training, "_loss", spy)
+    monkeypatch.setattr(training, "loss_of", spy)
     recipe.train(network, digits_network(), digits(640), seed=SEED, progress=None)
     numbers = [(weight / fc.weight_quantizer.unit).round() for weight in seen]
     assert all(torch.equal(number * fc.weight_quantizer.unit, weight) and number.abs().max() <= 3

@@ -1,5 +1,7 @@
 """Pruning: which weights are taken out, when, and that they stay out."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -129,13 +131,13 @@ def test_training_still_equals_the_integers(guard_bits: int | None) -> None:
 
 def test_flip(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
-    loss = training._loss
+    loss = training.loss_of
 
-    def spy(network: FakeQuantized, teacher: nn.Module, x: Tensor, labels: Tensor, recipe: BQNet) -> Tensor:
+    def spy(logits: Tensor, teacher: nn.Module, x: Tensor, *others: Any) -> Tensor:
         seen.append(x)
-        return loss(network, teacher, x, labels, recipe)
+        return loss(logits, teacher, x, *others)
 
-    monkeypatch.setattr(training, "_loss", spy)
+    monkeypatch.setattr(training, "loss_of", spy)
     data = images(64)
     compress(model(), BQNet(epochs=1, flip=True, shift=0), data, seed=SEED)
     originals = {(image / 256).astype(np.float32).tobytes() for image in data.images}

@@ -16,7 +16,7 @@ from shiftwright.sw.compress import api, compress, snapshot
 from shiftwright.sw.compress.bqnet import BQNet
 from shiftwright.sw.compress.recipe import RECIPE_NAMES, Recipe, load_recipe, recipe_class
 from shiftwright.sw.compress.session import Session, current, torch_device
-from shiftwright.sw.compress.training import _augmented, _making_tensors_on
+from shiftwright.sw.compress.training import _making_tensors_on, augmented
 from tests.sw.compress.recipes import SEED, digits, digits_network, small_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -44,7 +44,8 @@ def run(recipe: Recipe, path: Path, *, checkpoint: Path | None = None, stop: int
 
 @pytest.mark.parametrize(("name", "settings"), [
     *((name, []) for name in RECIPE_NAMES if recipe_class(name).trains),
-    ("best", ["start=ptq", "target_size=1400", "terms=2", "span=5", "learning_rate=0.01"])])
+    ("best", ["start=ptq", "target_size=1400", "terms=2", "span=5", "learning_rate=0.01"]),
+    ("best", ["start=ptq", "target_size=1400", "terms=2", "span=5", "epochs=1", "sparse_epochs=3"])])
 def test_every_recipe_goes_on_to_the_same_bits(name: str, settings: list[str], tmp_path: Path) -> None:
     recipe = load_recipe(name, settings=["epochs=4", "batch=64", *settings])
     whole = run(recipe, tmp_path / "whole", model=digits_network())
@@ -197,8 +198,8 @@ def test_new_tensors_of_a_training_are_on_its_device() -> None:
         assert torch.zeros(2).device == device
         with _making_tensors_on(host, device):
             x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-            moved = _augmented(x, BQNet(shift=2, flip=True), torch.Generator().manual_seed(2))
+            moved = augmented(x, BQNet(shift=2, flip=True), torch.Generator().manual_seed(2))
     assert x.device == moved.device == host
-    assert torch.equal(moved, _augmented(x, BQNet(shift=2, flip=True), torch.Generator().manual_seed(2)))
+    assert torch.equal(moved, augmented(x, BQNet(shift=2, flip=True), torch.Generator().manual_seed(2)))
     with _making_tensors_on(host, host):
         assert torch.zeros(2).device == host

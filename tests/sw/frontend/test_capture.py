@@ -292,7 +292,7 @@ class Branching(nn.Module):
     (Branching(), SHAPE, "Branching: can't be traced"),
     (Constant(), SHAPE, "must return tensors that are computed from its input, and nothing else"),
     (nn.Sequential(nn.Flatten()), SHAPE, "no layer that the array runs"),
-    (nn.Sequential(nn.Conv2d(3, 3, 3)), (3,), r"input shape must be channels, height, width, or .*, not \(3,\)"),
+    (nn.Sequential(nn.Conv2d(3, 3, 3)), (3, 1, 2, 2), r"input shape must be channels, height, width, or .*, not \(3, "),
     (nn.Sequential(nn.Conv2d(3, 3, 3)), (), r"input shape must be channels, height, width, or .*, not \(\)"),
 ])
 def test_no_network(model: nn.Module, shape: tuple[int, int, int], message: str) -> None:

@@ -42,6 +42,7 @@ ENDS: dict[str, tuple[Callable[[Tensor], Any], tuple[str, ...]]] = {
     "argmax": (lambda x: x.argmax(1), ("argmax",)),
     "argmax_keepdim": (lambda x: torch.argmax(x, -1, keepdim=True).squeeze(1), ("argmax",)),
     "both": (lambda x: x.softmax(1).argmax(dim=1), ("softmax", "argmax")),
+    "sigmoid": (lambda x: x.sigmoid(), ("sigmoid",)),
     "in_a_list": (lambda x: [x.softmax(1)], ("softmax",)),
 }
 
@@ -73,7 +74,7 @@ def test_a_module_is_named() -> None:
     (lambda x: x.softmax(1) * 2,
      r"^softmax \(Function\): operator aten.softmax.int is not supported; return the logits"),
     (lambda x: (x.softmax(1), x.softmax(1) + 1), r"^softmax_1 \(Function\): operator aten.softmax.int"),
-    (lambda x: x.sigmoid(), r"operator aten.sigmoid.default is not supported"),
+    (lambda x: x.sigmoid() * 2, r"operator aten.sigmoid.default is not supported; use nn.Hardtanh\(0, 1\) \(only"),
 ])
 def test_refused_by_name(end: Callable[[Tensor], Any], message: str) -> None:
     with pytest.raises(UnsupportedError, match=message):
@@ -88,7 +89,7 @@ def test_a_softmax_of_constants() -> None:
 
 
 @pytest.mark.parametrize("recipe", ["bqnet", "ptq"])
-@pytest.mark.parametrize("name", ["softmax", "argmax"])
+@pytest.mark.parametrize("name", ["softmax", "argmax", "sigmoid"])
 def test_all_the_way(name: str, recipe: str, seed: int) -> None:
     data, (model, _) = images(SHAPE, 5), captured(lambda: ending(ENDS[name][0]), SHAPE)
     network = all_the_way(model, SHAPE, data, seed, recipe=recipe)

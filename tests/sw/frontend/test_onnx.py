@@ -284,7 +284,8 @@ def test_channels_of_a_folded_batch_norm(tmp_path: Path, one_thread: None) -> No
     np.testing.assert_array_equal(layers["batch_norm_folded"].weight, weight)  # bit for bit
 
 
-@pytest.mark.parametrize(("op", "attributes"), [("Softmax", {}), ("LogSoftmax", {"axis": 1}), ("ArgMax", {"axis": 1})])
+@pytest.mark.parametrize(("op", "attributes"), [("Softmax", {}), ("LogSoftmax", {"axis": 1}), ("ArgMax", {"axis": 1}),
+                                                ("Sigmoid", {})])
 def test_the_end_is_left_to_the_host(op: str, attributes: dict[str, Any], tmp_path: Path, one_thread: None) -> None:
     g = OnnxGraph()
     scores = g("Gemm", g("Flatten", "x"), g.weights(216, 5))

@@ -67,7 +67,7 @@ def weight_is_computed(g: OnnxGraph) -> str:
 REFUSED: dict[str, Make] = {
     "leaky": then("LeakyRelu"),
     "softmax": lambda g: g("Conv", g("Softmax", "x", name="bad"), g.weights(1, 3, 1, 1)),
-    "sigmoid": then("Sigmoid"),
+    "sigmoid": lambda g: g("Conv", g("Sigmoid", conv(g), name="bad"), g.weights(2, 4, 1, 1)),
     "transposed": then("ConvTranspose", np.ones((4, 2, 3, 3), np.float32), output_padding=[1, 1], strides=[2, 2]),
     "unknown": then("Sin"),
     "random": lambda g: g("Add", conv(g), g("RandomNormal", shape=[4, 1, 1], name="bad")),
@@ -125,7 +125,7 @@ REFUSED: dict[str, Make] = {
     "unflatten": lambda g: g("Relu", g("Unsqueeze", g("ReduceMean", conv(g), integers(2, 3), keepdims=0),
                                        integers(2, 3), name="bad")),
     "transpose": lambda g: g("Relu", g("Transpose", conv(g), perm=[0, 2, 3, 1], name="bad")),
-    "transpose_image": lambda g: g("Conv", g("Transpose", "x", perm=[0, 3, 1, 2], name="bad"), g.weights(2, 8, 1, 1)),
+    "transpose_image": lambda g: g("Conv", g("Transpose", "x", perm=[0, 2, 3, 1], name="bad"), g.weights(2, 9, 1, 1)),
     "transpose_batch": then("Transpose"),
     "cast": lambda g: g("Cast", g("Cast", conv(g), to=7, name="bad"), to=1),
     "dropout": lambda g: g("Dropout", conv(g), number(0.5), np.array(True), name="bad"),
@@ -161,8 +161,7 @@ SAID: dict[str, str] = {
         "two, as 0.125"),
     "softmax": "bad (Softmax): operator Softmax is not supported; only the last operator may be one: leave it out",
     "sigmoid": (
-        "bad (Sigmoid): operator Sigmoid is not supported; use Clip from 0 to 1; leave it out at the end: scores "
-        "keep their order"),
+        "bad (Sigmoid): operator Sigmoid is not supported; use Clip from 0 to 1 (only the last operator may be one)"),
     "transposed": (
         "bad (ConvTranspose): operator ConvTranspose is not supported; use Conv (transposed convolution, with its "
         "output_padding, is not supported)"),
@@ -273,8 +272,8 @@ SAID: dict[str, str] = {
     "activation_quantized": (
         "bad (QuantizeLinear): makes the network's output; export with a DequantizeLinear after it"),
     "activation_qonnx": (
-        "bad (Quant): its zero point is 1.0, where only 0 is supported; quantize activations symmetrically, or without "
-        "sign after Relu"),
+        "bad (Quant): its zero point is 1.0, where only 0 is supported, and what leaves 8 bits; quantize activations "
+        "symmetrically, or without sign after Relu"),
     "activation_bipolar": (
         "bad (BipolarQuant): operator BipolarQuant of what is computed from the network's input is not supported; use "
         "Quant"),
