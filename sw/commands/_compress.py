@@ -30,8 +30,8 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--threads", type=click.IntRange(1), help="CPU threads. Default: PyTorch's choice."),
             click.option("--data-dir", type=click.Path(path_type=Path),
                          help="Folder that is searched first for the data set."),
-            click.option("--data", "data", metavar="SET", help="Data set for training and calibration. Default: the "
-                         "one that the checkpoint was trained on.")):
+            click.option("--data", "data", metavar="SET", help="Data set for training and calibration, or a file of "
+                         "one's own (.npz). Default: the one that the checkpoint was trained on.")):
         command = option(command)
     return command
 

@@ -13,7 +13,7 @@ from ._describe import configuration
 @click.command("evaluate", short_help="Accuracy of the integer golden model, size and cycles.")
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE.swc|FILE.swi")
 @click.option("--data", "data", metavar="SET", required=True,
-              help="Data set: digits, mnist, fashion-mnist, cifar10, svhn or imagenet.")
+              help="Data set: digits, mnist, fashion-mnist, cifar10, svhn, imagenet, or a file (.npz).")
 @click.option("--split", type=click.Choice(["test", "train"]), default="test", show_default=True,
               help="Which part of the data set.")
 @click.option("--images", type=click.IntRange(1), metavar="N", help="Only the first N images. Default: all.")

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 @device_options(several=True)
 @click.option("--image", type=click.Path(path_type=Path), metavar="FILE.swi",
               help="The image that the board holds. Default: the copy that 'shiftwright load' kept.")
-@click.option("--data", metavar="SET", help="Data set: digits, mnist, fashion-mnist, cifar10, svhn or imagenet.")
+@click.option("--data", metavar="SET",
+              help="Data set: digits, mnist, fashion-mnist, cifar10, svhn, imagenet, or a file (.npz).")
 @click.option("--images", type=click.IntRange(1), metavar="N", help="The first N test images. Default: all.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder that is searched first for the data set.")
 @click.option("--profile", is_flag=True, help="Show what the last run's cycles were spent on, layer by layer.")

@@ -39,7 +39,8 @@ class _Numbers(click.ParamType):
               help="Divergence in nats that a suggested option may cause by itself.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.toml",
               help="Write suggested options of each layer as a recipe file for bqnet.")
-@click.option("--data", "data", metavar="SET", help="Data set. Default: the one that the checkpoint was trained on.")
+@click.option("--data", "data", metavar="SET", help="Data set, or a file of one's own (.npz). Default: the "
+              "one that the checkpoint was trained on.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder that is searched first for the data set.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads. Default: PyTorch's choice.")
 @click.pass_context

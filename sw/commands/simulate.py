@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command("simulate", short_help="Simulate the RTL against the golden model, bit for bit.")
 @click.argument("image", type=click.Path(path_type=Path), metavar="FILE.swi")
 @click.option("--data", metavar="SET", required=True,
-              help="Data set: digits, mnist, fashion-mnist, cifar10, svhn or imagenet.")
+              help="Data set: digits, mnist, fashion-mnist, cifar10, svhn, imagenet, or a file (.npz).")
 @click.option("--images", type=click.IntRange(1), default=1, show_default=True, metavar="N",
               help="The first N test images.")
 @click.option("--network", type=click.Path(path_type=Path), metavar="FILE.swc",

@@ -10,8 +10,8 @@ from ..cli import emit
 
 @click.command("train", short_help="Train a zoo network in float.")
 @click.argument("network", metavar="NET")
-@click.option("--data", "data", metavar="SET", help="Data set: digits, mnist, fashion-mnist, cifar10, svhn or "
-              "imagenet. Default: the one that the network is meant for.")
+@click.option("--data", "data", metavar="SET", help="Data set: digits, mnist, fashion-mnist, cifar10, svhn, "
+              "imagenet, or a file (.npz). Default: the one that the network is meant for.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True,
               help="Checkpoint to write (safetensors).")
 @click.option("--epochs", type=click.IntRange(1), help="Passes over the training images. Default: the zoo's number.")

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from ...hw.arch.errors import DataError
-from . import fetch, formats, imagenet
+from . import arrays, fetch, formats, imagenet
 
 __all__ = ["DATASETS", "PIXEL_SCALE", "Dataset", "load", "locate"]
 
@@ -30,7 +30,7 @@ class Dataset:
     labels : int64 array (N,)
         Class of each image, from 0.
     name : str
-        Name in :data:`DATASETS`.
+        Name in :data:`DATASETS`, or the file.
     split : str
         ``"train"`` or ``"test"``.
     classes : tuple of str
@@ -166,13 +166,14 @@ def load(name: str, *, split: Split = "test", data_dir: str | Path | None = None
     of 0 to 16 times 15. The others are searched in ``data_dir``, in the folder that the environment variable
     ``SHIFTWRIGHT_DATA`` names, and in the cache folder (``~/.cache/shiftwright``), each time in the folder itself and
     in its sub-folder ``name``; then downloaded from the data set's home into the cache folder, with a SHA-256 check.
+    A name that ends in ``.npz`` is a file of one's own, see :func:`.arrays.read`.
     ``imagenet`` is never downloaded: it is the folders ``train`` and ``val``, each with a folder of JPEG files a class,
     of which at most 10,000 training and 50,000 test images are read, see :func:`.imagenet.read`.
 
     Parameters
     ----------
     name : str
-        One of :data:`DATASETS`.
+        One of :data:`DATASETS`, or a file.
     split : str
         ``"train"`` or ``"test"``.
     data_dir : path, optional
@@ -187,18 +188,23 @@ def load(name: str, *, split: Split = "test", data_dir: str | Path | None = None
     Raises
     ------
     DataError
-        If the name is unknown, ``limit`` is not positive, the files are neither here nor to be had, or one is damaged.
+        If the name is unknown, ``limit`` is not positive, the files are neither here nor to be had, or one is damaged
+        or does not hold what it should.
     ToolError
         If it is ``imagenet``, and Pillow is missing.
     """
-    if name not in DATASETS:
-        raise DataError(f"unknown data set {name!r}; known are {', '.join(DATASETS)}")
+    if name not in DATASETS and not name.endswith(arrays.SUFFIX):
+        raise DataError(f"unknown data set {name!r}; known are {', '.join(DATASETS)}, and files ({arrays.SUFFIX})")
     if split not in _PREFIX:
         raise DataError(f"data set {name}: split must be 'train' or 'test', not {split!r}")
     if limit is not None and limit < 1:
         raise DataError(f"data set {name}: limit must be at least 1, not {limit}")
     if name == "imagenet":
         return _imagenet(split, data_dir, limit)
+    if name.endswith(arrays.SUFFIX):
+        images, labels, classes = arrays.read(Path(name), split)
+        own = Dataset(images, labels, name, split, classes)
+        return own if limit is None else own.take(limit)
     dataset = _digits(split) if name == "digits" else _from_files(name, split, data_dir)
     return dataset if limit is None else dataset.take(limit)
 
@@ -238,7 +244,8 @@ def locate(name: str, *, split: Split = "test", data_dir: str | Path | None = No
     Returns
     -------
     str or None
-        A folder, ``"inside scikit-learn"`` for the digits, or ``None`` when it would have to be downloaded.
+        A folder, or the file itself; ``"inside scikit-learn"`` for the digits, or ``None`` when it would have to be
+        downloaded.
 
     Raises
     ------
@@ -249,6 +256,8 @@ def locate(name: str, *, split: Split = "test", data_dir: str | Path | None = No
         return "inside scikit-learn"
     if name == "imagenet":
         return str(imagenet.find(split, data_dir))
+    if name.endswith(arrays.SUFFIX):
+        return name
     found = fetch.find(fetch.search_path(name, data_dir), _SOURCES[name].layouts(split))
     return str(found[1][0].parent) if found else None
 
