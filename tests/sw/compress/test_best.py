@@ -12,7 +12,7 @@ from shiftwright.hw.arch.config import AcceleratorConfig
 from shiftwright.hw.arch.errors import ModelError
 from shiftwright.sim import golden
 from shiftwright.sw.compiler.compile import Compilation, compile_detailed
-from shiftwright.sw.compress import compress, training
+from shiftwright.sw.compress import compress, sparse, training
 from shiftwright.sw.compress.allocation import GlobalBudget, Sensitivity
 from shiftwright.sw.compress.best import Best
 from shiftwright.sw.compress.fakequant import FakeQuantized
@@ -295,6 +295,14 @@ def test_a_float_network_loses_weights_before() -> None:
     again = [make_sparse(model, graph.output_sizes, digits(320), recipe, seed=seed, progress=None)
              for seed in (SEED, SEED + 1)]
     assert [torch.equal(other.fc1.weight, found.fc1.weight) for other in again] == [True, False]
+
+
+def test_sparse_training_of_16_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sparse, "supported", lambda: True)
+    recipe, losses = Best(start="ptq", target_size=3000, sparse_epochs=3, batch=32, distill=0.0), list[float]()
+    found = sparse.make_sparse(small_network(), [10], digits(320), recipe, seed=SEED,
+                               progress=lambda epoch, epochs, loss: losses.append(loss))
+    assert losses[-1] < 0.9 * losses[0] and {value.dtype for value in found.parameters()} == {torch.float32}
 
 
 def test_what_a_sparse_network_starts_from(monkeypatch: pytest.MonkeyPatch) -> None:

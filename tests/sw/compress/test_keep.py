@@ -120,11 +120,11 @@ def random(g: Quantized, seed: int) -> str:
     rng = np.random.default_rng(seed)
     x = g.rounded("x", -8 if rng.random() < 0.7 else -6, 8 if rng.random() < 0.7 else 6)
     for _ in range(rng.integers(1, 4)):
-        bits, exponent = int(rng.integers(2, 9)), int(rng.integers(-6, -2))
+        bits, exponent = int(rng.integers(1, 9)), int(rng.integers(-6, -2))
         fine = [0, 1, None][rng.integers(3)]
         made = g.conv(x, int(rng.integers(2, 6)), kernel=int(rng.choice([1, 3, 5])), bits=int(rng.integers(2, 7)),
                       each=rng.random() < 0.5, fine=fine)
-        signed = rng.random() < 0.3
+        signed = rng.random() < 0.3 and bits > 1
         y = g.rounded(made if signed else g.relu(made), exponent, bits, signed)
         kind = rng.choice(["", "add", "cat", "depthwise"])
         if kind == "depthwise":
@@ -311,9 +311,9 @@ def _integers_read(g: Quantized) -> str:
                      "quantize activations symmetrically, or without sign after Relu"),
     (_zero_point(100), "bad (QuantizeLinear): its integers less the zero point 100, from -100 to 155, have 9 bits; "
                        "quantize activations symmetrically, or without sign after Relu"),
-    (_zero_point(128, 130), "bad (DequantizeLinear): its zero point is 128, that of one (QuantizeLinear) 130; give "
-                            "both the same"),
-    (_too_wide, "bad (Quant): its integers from -256 to 255 have 9 bits; give activations at most 8"),
+    (_zero_point(128, 0), "bad (DequantizeLinear): its zero point is 128, that of one (QuantizeLinear) 0; give both the "
+                          "same"),
+    (_too_wide, "bad (Quant): its integers, from -256 to 255, have 9 bits; give activations at most 8"),
     (_two_scales, "bad (DequantizeLinear): its scale is 0.25, that of one (QuantizeLinear) 0.125; give both the same"),
     (_integers_read, "bad (MaxPool): reads the integers of one (QuantizeLinear); export with a DequantizeLinear after "
                      "it"),
