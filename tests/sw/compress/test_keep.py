@@ -311,8 +311,8 @@ def _integers_read(g: Quantized) -> str:
                      "quantize activations symmetrically, or without sign after Relu"),
     (_zero_point(100), "bad (QuantizeLinear): its integers less the zero point 100, from -100 to 155, have 9 bits; "
                        "quantize activations symmetrically, or without sign after Relu"),
-    (_zero_point(128, 0), "bad (DequantizeLinear): its zero point is 128, that of one (QuantizeLinear) 0; give both the "
-                          "same"),
+    (_zero_point(128, 0), "bad (DequantizeLinear): its zero point is 128, that of one (QuantizeLinear) 0; give both "
+                          "the same"),
     (_too_wide, "bad (Quant): its integers, from -256 to 255, have 9 bits; give activations at most 8"),
     (_two_scales, "bad (DequantizeLinear): its scale is 0.25, that of one (QuantizeLinear) 0.125; give both the same"),
     (_integers_read, "bad (MaxPool): reads the integers of one (QuantizeLinear); export with a DequantizeLinear after "
