@@ -127,6 +127,9 @@ class Best(QuantizedRecipe):
         from ..frontend.capture import capture
         from .sparse import make_sparse
 
+        if graph.left_to_host:
+            raise ModelError(f"recipe {self.name}: sparse_epochs train the network itself, but "
+                             f"{graph.left_to_host[0].partition(' is ')[0]} is at its end; let it return the logits")
         found = make_sparse(model, graph.output_sizes, data, self, seed=seed,
                             progress=_counted(progress, 0, self.epochs_for(len(data))))
         return capture(found, graph.image_shape)

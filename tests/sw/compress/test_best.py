@@ -327,6 +327,12 @@ def test_what_a_sparse_network_starts_from(monkeypatch: pytest.MonkeyPatch) -> N
     assert compile_detailed(network, roomy(recipe)).size <= 1500
 
 
+def test_a_sparse_training_needs_logits() -> None:
+    recipe = Best(start="ptq", target_size=1500, sparse_epochs=1)
+    with pytest.raises(ModelError, match=r"sparse_epochs train the network itself, but 1 \(Softmax\) is at its end"):
+        compress(nn.Sequential(small_network(), nn.Softmax(1)), recipe, digits(200), seed=SEED)
+
+
 def test_a_sparse_training_that_diverges() -> None:
     recipe = Best(start="ptq", target_size=1500, sparse_epochs=1, sparse_rate=1e3, batch=4)
     with pytest.raises(ModelError, match="diverged in epoch 1; lower sparse_rate"):
