@@ -231,7 +231,7 @@ NETWORKS = {
     "map": ("Conv2d(1, 2, 3)", "the network gives 2 x 6 x 6 values an image", "one score a class"),
     "transposed": ("ConvTranspose2d(1, 2, 3)", "conv_transpose2d", "use nn.Conv2d"),
     "conv3d": ("Unflatten(1, (1, 1)), nn.Conv3d(1, 2, (1, 3, 3))", "unflatten", "keep images as N, C, H, W"),
-    "sigmoid": ("Conv2d(1, 2, 3), nn.Sigmoid()", "sigmoid", "use nn.Hardtanh(0, 1)"),
+    "sigmoid": ("Conv2d(1, 2, 3), nn.Sigmoid(), nn.Flatten(), nn.Linear(72, 10)", "sigmoid", "use nn.Hardtanh(0, 1)"),
     "leaky": ("Conv2d(1, 2, 3), nn.LeakyReLU()", "negative_slope=0.01", "use nn.LeakyReLU(0.125)"),
     "softmax": ("Flatten(), nn.Softmax(1), nn.Linear(64, 10)", "softmax", "return the logits"),
     "layer_norm": ("Flatten(), nn.LayerNorm(64)", "layer_norm", "use batch norm"),

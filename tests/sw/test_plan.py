@@ -199,8 +199,9 @@ def test_command_for_people(shiftwright: Callable[..., Any], large: Path) -> Non
     assert "ulx3s" in done.out and "tang" not in done.out and "on-chip" not in done.out
 
 
-def test_command_tells_where_each_layer_is(shiftwright: Callable[..., Any], tmp_path: Path,
-                                           rng: np.random.Generator) -> None:
+def test_command_tells_where_each_layer_is(shiftwright: Callable[..., Any], tmp_path: Path, rng: np.random.Generator,
+                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # which tests in parallel have
     source = tensor("input", 400, 1, 1)
     one = linear(rng, source, "one", features=200, zeros=0.0, raw=False)
     two = linear(rng, one.target, "two", features=10, zeros=0.0)
