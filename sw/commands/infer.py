@@ -84,18 +84,18 @@ def command(ctx: click.Context, files: tuple[Path, ...], port: tuple[str, ...], 
         cycles = devices[0].cycles()
         rows = _profile(devices[0], loaded) if profile else []
         retries = sum(device.statistics.retries for device in devices)
-    flat = np.stack(outputs).reshape(len(outputs), -1)
-    classes = _classes(np.stack(outputs), compressed.metadata.get("outputs", []) if compressed else [])
+    made = np.stack(outputs)
+    classes = _classes(made, compressed.metadata.get("outputs", []) if compressed else [])
     several = isinstance(classes[0], dict)
     report: dict[str, Any] = {"ports": list(port) if len(port) > 1 else port[0], "images": len(outputs)}
     if labels is not None and not several:
-        report["accuracy"] = round(float(np.mean(flat.argmax(axis=1) == labels)), 6)
+        report["accuracy"] = round(float(np.mean([found == label for found, label in zip(classes, labels, strict=True)])), 6)
     if check or compressed is not None:
-        report["comparison"] = _compare(loaded, inputs, np.stack(outputs), network, compressed)
+        report["comparison"] = _compare(loaded, inputs, made, network, compressed)
     report |= {"cycles": cycles, "seconds": round(seconds, 3), "images_per_second": round(len(outputs) / seconds, 2),
                "sent_again": retries}
     if machine:
-        report |= {"classes": classes, "outputs": flat.tolist()}
+        report |= {"classes": classes, "outputs": made.reshape(len(made), -1).tolist()}
     elif labels is None or several:
         names = names or list(map(str, range(len(classes))))
         report["classes"] = "\n".join(f"{name}: {_shown(found)}" for name, found in zip(names, classes, strict=True))

@@ -29,10 +29,10 @@ from .weights import LayerWeights, encode_weights
 
 __all__ = ["Plan", "plan", "plans"]
 
-ANY: dict[str, int] = {"act_depth": 1 << 16, "weight_depth": 1 << 22, "row_depth": 1 << 16, "map_bits": COORDINATE_BITS}
+ANY: dict[str, int] = {"act_depth": 1 << 16, "weight_depth": 1 << 22, "row_depth": 1 << 16, "map_bits": COORDINATE_BITS,
+                       "positions": 512}
 """The largest sizes that a configuration can have."""
 ACC_WIDTH_MAX = 32
-MOST_POSITIONS = 512
 WORD_BYTES = 2
 
 _T = TypeVar("_T")
@@ -203,8 +203,8 @@ class _Planner:
             lowered, memory = place(self.network, config, error.needs["act_depth"])
         # What is proven and encoded does not depend on the rest.
         key = (memory.tail, _layers(lowered), config.replace(
-            **ANY, interleave=1, max_code_bits=15, dict_depth=1024, positions=MOST_POSITIONS, counters=False,
-            shadow_chain=False, weight_memory="block"))
+            **ANY, interleave=1, max_code_bits=15, dict_depth=1024, counters=False, shadow_chain=False,
+            weight_memory="block"))
         if self._proven is None or self._proven[0] != key:
             self._proven = None
             found: _Proven | OverflowProofError
@@ -229,7 +229,7 @@ class _Planner:
             try:
                 layers, words = _remembered(self._assembled, key, functools.partial(_counted, found, encoded, built))
             except CapacityError as error:
-                if not config.positions < error.needs.get("positions", 0) <= MOST_POSITIONS:
+                if not config.positions < error.needs.get("positions", 0) <= ANY["positions"]:
                     raise
                 needs |= error.needs
                 config = config.replace(**error.needs)

@@ -17,7 +17,7 @@ from ..data import PIXEL_SCALE
 from .coarse import supported
 from .recipe import Progress
 from .session import current
-from .training import LEAST_SCHEDULE, PRUNE_STEPS, augmented, loss_of
+from .training import LEAST_SCHEDULE, PRUNE_STEPS, augmented, grown, loss_of
 
 if TYPE_CHECKING:
     from ..data import Dataset
@@ -78,7 +78,7 @@ def make_sparse(model: nn.Module, sizes: list[int], data: "Dataset", recipe: "Be
             total = 0.0
             for index in torch.randperm(len(labels), generator=generator).split(recipe.batch):
                 if step % PRUNE_STEPS == 0 and step <= last or step == last:
-                    masks = _largest(weights, 1 - (1 - recipe.keep) * (1 - (1 - step / last) ** 3))
+                    masks = _largest(weights, 1 - (1 - recipe.keep) * grown(step, last))
                 _clear(weights, masks)
                 x = augmented(images[index].float() / PIXEL_SCALE, recipe, generator)
                 x = x.contiguous(memory_format=torch.channels_last).to(session.device)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..data import Dataset
 
 __all__ = ["LEAST_SCHEDULE", "PRUNE_STEPS", "GradualPruning", "GrowingShare", "Method", "Settled", "augmented",
-           "fine_tune", "loss_of"]
+           "fine_tune", "grown", "loss_of"]
 
 WARM_UP = 0.1
 """Share of the steps in which the learning rate rises."""
@@ -36,6 +36,11 @@ REFINE = 0.5
 """Share of the epochs before which scales are chosen anew."""
 PRUNE_STEPS = 50
 """Steps between two choices of the weights to take out."""
+
+
+def grown(step: int, last: int) -> float:
+    """Share at a step of the weights that will be out at the last one (arXiv:1710.01878)."""
+    return 1 - (1 - step / last) ** 3 if step < last else 1.0
 
 
 class Method:
@@ -104,7 +109,7 @@ class GrowingShare(Method):
 
     def grown(self, step: int) -> float:
         """Share at a step of what will be out in the end."""
-        return 1 - (1 - step / self.last) ** 3 if step < self.last else 1.0
+        return grown(step, self.last)
 
     def choose(self, network: FakeQuantized, grown: float) -> None:
         """Choose the weights that are out, so many of those in the end."""
