@@ -89,7 +89,8 @@ def command(ctx: click.Context, files: tuple[Path, ...], port: tuple[str, ...], 
     several = isinstance(classes[0], dict)
     report: dict[str, Any] = {"ports": list(port) if len(port) > 1 else port[0], "images": len(outputs)}
     if labels is not None and not several:
-        report["accuracy"] = round(float(np.mean([found == label for found, label in zip(classes, labels, strict=True)])), 6)
+        right = [found == label for found, label in zip(classes, labels, strict=True)]
+        report["accuracy"] = round(float(np.mean(right)), 6)
     if check or compressed is not None:
         report["comparison"] = _compare(loaded, inputs, made, network, compressed)
     report |= {"cycles": cycles, "seconds": round(seconds, 3), "images_per_second": round(len(outputs) / seconds, 2),
