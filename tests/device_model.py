@@ -284,6 +284,11 @@ class Board:
                 self.registers[Register.STATUS] = 2 | status << 4
             self.run_end = end
 
+    def told(self) -> None:
+        """What answers had to tell has reached the host, sooner than on a line of that speed."""
+        self.out.clear()
+        self._watched.clear()
+
     def settle(self, time: float) -> None:
         if self.run_end is not None and time >= self.run_until:
             self.run_end()
@@ -516,6 +521,6 @@ class Terminal:
                 moment, _, event = heapq.heappop(board.events)
                 event(moment)
             out = bytes(value for _, value, speed in board.out if abs(speed / baud - 1) < TOLERANCE)
-            board.out.clear()
+            board.told()
             while out:
                 out = out[os.write(self._master, out):]
