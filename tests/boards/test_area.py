@@ -62,10 +62,9 @@ def test_large_single_port_memories_are_spram_on_ultraplus_only() -> None:
     assert estimate(config.replace(weight_memory="block"), "up5k").spram == 0
 
 
-@pytest.mark.slow
+@pytest.mark.regress
 @pytest.mark.parametrize("port, device", [
-    pytest.param("serial", "ecp5-85f", marks=pytest.mark.regress), ("uart", "up5k"),
-    pytest.param("uart", "gw2a-18", marks=pytest.mark.regress)])
+    ("serial", "ecp5-85f"), ("uart", "up5k"), ("uart", "gw2a-18")])
 def test_the_estimate_is_within_a_tenth_of_synthesis(port: str, device: str, tmp_path: Path) -> None:
     config = SMALL.replace(lanes_x=2, acc_width=22)
     with using_tools():

@@ -204,6 +204,7 @@ def test_initial_values_go_where_there_is_a_reset() -> None:
         check_initial_values(rtlil_text(Words(shared=True, init=(1, 2))))
 
 
+@pytest.mark.regress
 def test_the_accelerator_needs_no_initial_value() -> None:
     assert "\\init" not in check_initial_values(rtlil_text(accelerator(AcceleratorConfig(streams=2))))
 

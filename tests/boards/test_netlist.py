@@ -118,7 +118,8 @@ def test_a_memory_maps_to_ram(device: str) -> None:
     assert counts.ff < 64
 
 
-@pytest.mark.parametrize("device", DEVICE_NAMES)
+@pytest.mark.parametrize("device", [
+    name if name == "ecp5-85f" else pytest.param(name, marks=pytest.mark.regress) for name in DEVICE_NAMES])
 def test_two_write_ports_fall_back_to_flip_flops_and_fail(device: str) -> None:
     with pytest.raises(ToolError, match=r"flip-flops of top\.inner\.words \(64 x 16 bits\); give it one"):
         synthesize(Words(writers=2), device)

@@ -25,6 +25,7 @@ def test_link(seed: int) -> None:
 
 
 @needs_icarus
+@pytest.mark.regress
 def test_link_on_icarus(seed: int) -> None:
     assert len(check("icarus", seed, first=64, rounds=1, only="order|two_hosts|put_together").tests) == 3
 

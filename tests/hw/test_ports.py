@@ -46,7 +46,8 @@ def case() -> Case:
     return compilation.image, inputs, golden.run(compilation.network, inputs)
 
 
-@pytest.mark.parametrize("port", MAPPED_PORTS)
+@pytest.mark.parametrize("port", [
+    pytest.param(port, marks=pytest.mark.regress) if port == "wishbone-classic" else port for port in MAPPED_PORTS])
 def test_port_on_the_pins(case: Case, port: str, seed: int) -> None:
     image, inputs, outputs = case
     simulator = "icarus" if shutil.which("iverilog") else "verilator"

@@ -109,7 +109,8 @@ def chosen_cases(config: AcceleratorConfig, seed: int) -> list[RegressionCase]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [(2, 2, 1), (4, 2, 2)], ids=lambda shape: "x".join(map(str, shape)))
+@pytest.mark.parametrize("shape", [(2, 2, 1), pytest.param((4, 2, 2), marks=pytest.mark.regress)],
+                         ids=lambda shape: "x".join(map(str, shape)))
 def test_networks_are_bit_exact(shape: tuple[int, int, int], seed: int) -> None:
     # Configurations that other tests build too: builds are what takes time.
     config = AcceleratorConfig(lanes_y=shape[0], lanes_x=shape[1], streams=shape[2],
@@ -128,7 +129,7 @@ def test_networks_are_bit_exact(shape: tuple[int, int, int], seed: int) -> None:
     assert result.values == sum((1 + IMAGES) * sum(sizes) + sizes[-1] for sizes in outputs)
 
 
-@pytest.mark.slow
+@pytest.mark.regress
 @needs_icarus
 def test_a_tiny_network_on_icarus(seed: int) -> None:
     config = AcceleratorConfig(lanes_y=2, lanes_x=2, weight_depth=2048, act_depth=256)

@@ -105,6 +105,7 @@ def test_bench_gets_data_and_returns_data(simulator: str, module: str, rng: np.r
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("simulator", ["verilator", pytest.param("icarus", marks=pytest.mark.regress)], indirect=True)
 def test_every_failure_is_an_error(simulator: str, module: str) -> None:
     with pytest.raises(MismatchError, match="two and two are not five"):
         bench(BusMemory(), module, on=simulator, only="wrong")

@@ -42,7 +42,7 @@ def _networks() -> ModuleType:
     return sys.modules[name]
 
 
-@pytest.fixture(params=["verilator", "icarus"])
+@pytest.fixture(params=["verilator", pytest.param("icarus", marks=pytest.mark.regress)])
 def simulator(request: pytest.FixtureRequest) -> str:
     if request.param == "icarus" and shutil.which("iverilog") is None:
         pytest.skip("Icarus Verilog is not installed")

@@ -108,14 +108,14 @@ def image(recipe: Best, images: int = 200) -> Compilation:
     return compile_detailed(network, AcceleratorConfig(guard_bits=recipe.guard_bits))
 
 
-@pytest.mark.parametrize(("start", "targets"), [("float", (1600, 2400)), ("ptq", (1400, 1800))])
+@pytest.mark.parametrize(("start", "targets"), [("float", (1600, 2400)), ("ptq", (1400,))])
 def test_the_image_has_the_target_size(start: str, targets: tuple[int, int]) -> None:
     for target in targets:
         size = image(Best(start=start, target_size=target, terms=2, span=5, epochs=4, batch=16)).size
         assert 0.85 * target <= size <= 1.08 * target, f"{start}, {target}, seed {SEED}"
 
 
-@pytest.mark.parametrize("rate", [0.001, 0.01])
+@pytest.mark.parametrize("rate", [pytest.param(0.001, marks=pytest.mark.regress), 0.01])
 def test_the_size_is_held(rate: float) -> None:
     recipe = Best(start="ptq", target_size=1500, terms=2, span=5, epochs=20, batch=16, learning_rate=rate, hold=True)
     # Less by how much the price lags behind, which differs between processors: 4 to 14 % have been seen.
@@ -188,11 +188,9 @@ def test_layers_nearly_empty_are_left_alone() -> None:
 
 def test_the_size_is_held_in_the_end() -> None:
     """Training may end with an image that is too large by a little: weights nearest to it go to their next value."""
-    for epochs in (0, 2):
-        recipe = Best(start="ptq", target_size=1500, terms=2, span=5, learning_rate=0.01, epochs=epochs)
-        network = compress(digits_network(), recipe, digits(), seed=SEED)
-        assert compile_detailed(network, roomy(recipe)).size <= 1500
-    recipe = Best(start="ptq", target_size=1500, terms=2, span=5)
+    recipe = Best(start="ptq", target_size=1500, terms=2, span=5, learning_rate=0.01, epochs=2)
+    network = compress(digits_network(), recipe, digits(), seed=SEED)
+    assert compile_detailed(network, roomy(recipe)).size <= 1500
     fake = FakeQuantized(captured(digits_network(), recipe), recipe)
     method = recipe._assigned(fake, digits(), SEED, None)
     assert isinstance(method, HeldRate)
@@ -215,6 +213,7 @@ def test_a_target_of_cycles_takes_from_convolutions() -> None:
     assert share[0]["fc"] / share[0]["conv2"] < share[1]["fc"] / share[1]["conv2"]
 
 
+@pytest.mark.regress
 def test_values_given_before_training_are_what_moves() -> None:
     recipe = Best(start="ptq", target_size=1800, terms=2, span=5, learning_rate=0.01)
     networks = [values_of(compress(digits_network(), dataclasses.replace(recipe, epochs=epochs), digits(), seed=SEED))

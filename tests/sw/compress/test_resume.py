@@ -44,7 +44,8 @@ def run(recipe: Recipe, path: Path, *, checkpoint: Path | None = None, stop: int
 
 @pytest.mark.parametrize(("name", "settings"), [
     *((name, []) for name in RECIPE_NAMES if recipe_class(name).trains),
-    ("best", ["start=ptq", "target_size=1400", "terms=2", "span=5", "learning_rate=0.01"]),
+    pytest.param("best", ["start=ptq", "target_size=1400", "terms=2", "span=5", "learning_rate=0.01"],
+                 marks=pytest.mark.regress),
     ("best", ["start=ptq", "target_size=1400", "terms=2", "span=5", "epochs=1", "sparse_epochs=3"])])
 def test_every_recipe_goes_on_to_the_same_bits(name: str, settings: list[str], tmp_path: Path) -> None:
     recipe = load_recipe(name, settings=["epochs=4", "batch=64", *settings])
