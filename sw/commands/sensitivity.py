@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from ...hw.arch.errors import DataError, ModelError
+from ...hw.arch.errors import ModelError
 from ._compress import inputs, progress_bar
 from ._describe import emit_with_layers
 
@@ -67,7 +67,7 @@ def command(ctx: click.Context, source: str, levels: list[int], prune: list[floa
         shiftwright sensitivity lenet5.safetensors -o lenet5.toml
     """
     from ..compress.sensitivity import scan, suggest, suggestion_toml
-    from ..frontend.capture import capture
+    from ..frontend.capture import capture, image_shape
 
     seed = int((ctx.obj or {}).get("seed", 0))
     if not levels and not prune:
@@ -82,9 +82,8 @@ def command(ctx: click.Context, source: str, levels: list[int], prune: list[floa
     from ..data import PIXEL_SCALE
     from ..network import QuantizedNetwork
 
-    if loaded.input_shape is not None and dataset.shape != tuple(loaded.input_shape):
-        raise DataError(f"data set {name} has images of shape {dataset.shape}, but the network takes "
-                        f"{tuple(loaded.input_shape)}; give the data set that it was trained on")
+    if loaded.input_shape is not None:
+        dataset.check_shape(image_shape(loaded.input_shape))
     chosen = np.random.default_rng(seed).permutation(len(dataset))[:images]
     dataset = dataclasses.replace(dataset, images=dataset.images[chosen], labels=dataset.labels[chosen])
 

@@ -67,13 +67,11 @@ def compress(model: "torch.nn.Module", recipe: Recipe | str, train_data: "Datase
     from ..frontend.capture import capture, image_shape, on_images
     from .session import Checkpoint, Session, fingerprint, torch_device
 
-    shape = tuple(train_data.images.shape[1:])
-    if input_shape is not None and shape != image_shape(input_shape):
-        raise DataError(f"data set {train_data.name} has images of shape {shape}, but the network takes "
-                        f"{image_shape(input_shape)}; give the data set that it was trained on")
+    if input_shape is not None:
+        train_data.check_shape(image_shape(input_shape))
     if isinstance(recipe, str):
         recipe = load_recipe(recipe)
-    graph = capture(model, input_shape or (shape[0], shape[1], shape[2]))
+    graph = capture(model, input_shape or train_data.shape)
     notes, model = (*getattr(model, "notes", ()), *graph.left_to_host), on_images(model, graph)
     if len(graph.outputs) > 1:
         _check_training(recipe, train_data, [output.name for output in graph.outputs])

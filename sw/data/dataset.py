@@ -58,6 +58,18 @@ class Dataset:
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 
+    def check_shape(self, wanted: tuple[int, int, int]) -> None:
+        """Raise :class:`DataError` unless images have the shape (C, H, W) that a network takes."""
+        if self.shape == wanted:
+            return
+        channels, height, width = wanted
+        way = "give the data set that it was trained on"
+        if self.shape == (height, width, channels):
+            way = "channels come first: save x.transpose(0, 3, 1, 2)"
+        elif channels == 1 and self.shape == (height, 1, width):
+            way = "images of one channel need an axis for it, else they are signals: save x[:, None]"
+        raise DataError(f"data set {self.name} has images of shape {self.shape}, but the network takes {wanted}; {way}")
+
     def take(self, count: int) -> "Dataset":
         """The first ``count`` images (all when there are fewer)."""
         return dataclasses.replace(self, images=self.images[:count], labels=self.labels[:count])

@@ -67,6 +67,17 @@ def test_bad_files(tmp_path: Path) -> None:
             load(str(path))
 
 
+@pytest.mark.parametrize(("shape", "way"), [
+    ((4, 5, 1), r"of shape \(4, 5, 1\), but .* \(1, 4, 5\); channels come first: save x.transpose\(0, 3, 1, 2\)"),
+    ((4, 5), r"of shape \(4, 1, 5\), but .* \(1, 4, 5\); images of one channel need an axis .*: save x\[:, None\]"),
+    ((1, 5, 4), r"shape \(1, 5, 4\), but the network takes \(1, 4, 5\); give the data set that it was trained on"),
+])
+def test_arrays_of_another_shape(shape: tuple[int, ...], way: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "mine.npz", **arrays(shape=shape))
+    with pytest.raises(DataError, match=way):
+        load(str(tmp_path / "mine.npz")).check_shape((1, 4, 5))
+
+
 MODULE = """
 import torch
 from torch import nn
