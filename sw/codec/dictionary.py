@@ -7,7 +7,7 @@ a codeword costs is estimated by the entropy meanwhile; the rounds' dictionaries
 
 import numpy as np
 
-from .huffman import code_lengths
+from .huffman import code_bits
 from .phrases import EOR, Phrases
 
 __all__ = ["choose_phrases", "spell"]
@@ -49,8 +49,7 @@ def choose_phrases(phrases: Phrases, *, max_code_bits: int, max_entries: int, ma
         operations = int(phrases.size[used].sum())
         fits = entries <= max_entries and operations <= max_operations
         if fits:
-            lengths = code_lengths(counts[used], max_code_bits)
-            bits = 16 * int(phrases.size[used].sum()) + int((counts[used] * lengths).sum())
+            bits = 16 * operations + code_bits(counts[used], max_code_bits)
             if best is None or bits < best[1]:
                 best, waited = (kept.copy(), bits), 0
             else:
@@ -75,7 +74,7 @@ def choose_phrases(phrases: Phrases, *, max_code_bits: int, max_entries: int, ma
 
 def _parts(phrases: Phrases, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Spellings of some phrases, one after another, and their lengths."""
-    lengths = np.diff(phrases.spelling_start)[which]
+    lengths = phrases.spelling_length[which]
     ends = np.cumsum(lengths)
     within = np.arange(int(ends[-1]) if ends.size else 0) - np.repeat(ends - lengths, lengths)
     return phrases.spelling[np.repeat(phrases.spelling_start[which], lengths) + within], lengths

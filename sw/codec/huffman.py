@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ...hw.arch.errors import ImageError, ModelError
 
-__all__ = ["CanonicalCode", "code_lengths"]
+__all__ = ["CanonicalCode", "code_bits", "code_lengths"]
 
 LENGTH_LIMIT = 15
 """Longest codeword of any configuration, in bits (``AcceleratorConfig.max_code_bits``)."""
@@ -77,6 +77,44 @@ def code_lengths(freqs: npt.ArrayLike, max_len: int) -> np.ndarray:
         lengths[used[:chosen]] += 1
         take = 2 * (take - chosen)
     return lengths
+
+
+def code_bits(counts: np.ndarray, max_len: int) -> int:
+    """Bits of all codewords in the code that :func:`code_lengths` gives, in a fraction of its time.
+
+    Two queues (J. van Leeuwen, "On the construction of Huffman trees", ICALP 1976): the nodes come in order of weight.
+    A leaf goes before a node of its weight, which gives the lowest of the best trees: only where that is too high,
+    lengths are limited.
+
+    Parameters
+    ----------
+    counts : int64 array (symbols,)
+        How often each symbol occurs, above 0.
+    max_len : int
+        Longest codeword in bits.
+    """
+    leaves: list[int] = sorted(counts.tolist())
+    merges, above = len(leaves) - 1, sum(leaves) + 1
+    if merges < 1:
+        return sum(leaves)
+    leaves.append(above)
+    nodes, heights = [above] * (merges + 1), [0] * merges
+    leaf = node = total = 0
+    for made in range(merges):
+        weight = height = 0
+        for _ in range(2):
+            if leaves[leaf] <= nodes[node]:
+                weight += leaves[leaf]
+                leaf += 1
+            else:
+                weight += nodes[node]
+                height = max(height, heights[node])
+                node += 1
+        nodes[made], heights[made] = weight, height + 1
+        total += weight
+    if heights[-1] > max_len:
+        return int((counts * code_lengths(counts, max_len).astype(np.int64)).sum())
+    return total
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

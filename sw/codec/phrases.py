@@ -69,8 +69,8 @@ class Phrases:
     allowed : bool array (phrases,)
         The phrase may stand in the dictionary: it is no longer than an entry, and whichever of them follows another,
         the pointer rule holds.
-    spelling, spelling_start : int64 arrays
-        Phrase p is spelled ``spelling[spelling_start[p]:spelling_start[p + 1]]``.
+    spelling, spelling_start, spelling_length : int64 arrays
+        Phrase p is spelled ``spelling[spelling_start[p]:][:spelling_length[p]]``.
     ops : callable
         Micro-operations of a phrase.
     """
@@ -83,6 +83,7 @@ class Phrases:
     allowed: np.ndarray
     spelling: np.ndarray
     spelling_start: np.ndarray
+    spelling_length: np.ndarray
     ops: Callable[[int], Ops]
 
 
@@ -138,7 +139,7 @@ class _Lexicon:
                allowed: np.ndarray, ops: Callable[[int], Ops]) -> Phrases:
         """An alphabet of these phrases and further ones, whose spellings have equal lengths (phrases, length)."""
         base, further = len(self.ops), size.size
-        lengths = [len(s) for s in self.spelling] + [spelling.shape[1]] * further
+        lengths = np.array([len(s) for s in self.spelling] + [spelling.shape[1]] * further)
         sizes = np.concatenate([[len(o) for o in self.ops], size]).astype(np.int64)
         return Phrases(
             name=name,
@@ -149,7 +150,8 @@ class _Lexicon:
             allowed=np.concatenate([np.ones(base, dtype=bool), allowed]) & (sizes <= ENTRY_OPS_MAX),
             spelling=np.concatenate([np.array([p for s in self.spelling for p in s], dtype=np.int64),
                                      spelling.reshape(-1)]),
-            spelling_start=np.concatenate([[0], np.cumsum(lengths)]),
+            spelling_start=np.cumsum(lengths) - lengths,
+            spelling_length=lengths,
             ops=lambda phrase: self.ops[phrase] if phrase < base else ops(phrase - base),
         )
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ..codec.huffman import code_lengths
+from ..codec.huffman import code_bits
 from .codebooks import Codebook, to_vectors
 from .fakequant import FakeQuantized
 
@@ -19,7 +19,7 @@ CONV_GAP_BITS, LINEAR_GAP_BITS = 8, 5
 def huffman_bits(symbols: np.ndarray) -> int:
     """Bits of integers in their Huffman code."""
     counts = np.unique(symbols, return_counts=True)[1]
-    return int((counts * code_lengths(counts, LONGEST_CODE).astype(np.int64)).sum())
+    return code_bits(counts, LONGEST_CODE)
 
 
 def differences(positions: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:

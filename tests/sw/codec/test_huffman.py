@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shiftwright.hw.arch.errors import ImageError, ModelError
-from shiftwright.sw.codec.huffman import CanonicalCode, code_lengths
+from shiftwright.sw.codec.huffman import CanonicalCode, code_bits, code_lengths
 
 from . import textbook
 
@@ -27,6 +27,14 @@ def test_optimal_where_the_limit_does_not_bind(freqs):
     assert [length > 0 for length in lengths] == [f > 0 for f in freqs]
     if any(freqs):
         assert total_bits(freqs, lengths) == textbook.huffman_bits(freqs)
+
+
+@given(freqs=st.lists(st.one_of(st.integers(1, 5), st.integers(1, 10**9)), min_size=1, max_size=60),
+       slack=st.integers(0, 6))
+@settings(max_examples=300, deadline=None)
+def test_bits_are_those_of_the_lengths(freqs, slack):
+    max_len = max(1, (len(freqs) - 1).bit_length() + slack)
+    assert code_bits(np.array(freqs), max_len) == total_bits(freqs, code_lengths(freqs, max_len))
 
 
 @given(freqs=st.lists(st.one_of(st.integers(0, 5), st.integers(0, 10**4)), min_size=1, max_size=7),
