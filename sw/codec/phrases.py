@@ -10,6 +10,7 @@ one more function there.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -27,6 +28,8 @@ DIMENSIONS = (2, 3, 4)
 """Vector lengths that are tried."""
 COUNTED = 1 << 20
 """Keys below this are counted, not sorted."""
+CACHED = 1 << 12
+"""Phrases that are kept: all alphabets of a layer begin with the same ones."""
 
 Ops = tuple[MicroOp, ...]
 
@@ -98,31 +101,40 @@ def _closed(ops: Sequence[MicroOp]) -> Ops:
     return (*ops[:-1], dataclasses.replace(ops[-1], last=True))
 
 
+@functools.lru_cache(CACHED)
+def _weight(terms: tuple[Term, ...], pre: int, post: int) -> Ops:
+    return _closed(_value_ops(terms, pre, post))
+
+
+@functools.lru_cache(CACHED)
+def _skip(taps: int) -> Ops:
+    return (MicroOp(kind=OpKind.SKIP, last=True, pre=taps - 1, post=1),)
+
+
 class _Lexicon:
     """Phrases that all alphabets share: single terms, single weights and skips of up to ``longest`` taps."""
 
     def __init__(self, layer: LayerTaps, longest: int) -> None:
-        self.ops: list[Ops] = [_closed([MicroOp(kind=OpKind.EOR, last=True)])]
+        self.ops: list[Ops] = [(MicroOp(kind=OpKind.EOR, last=True),)]
         self.spelling: list[list[int]] = [[]]
         powers = [1 << k for k in range(longest.bit_length())]
-        skips = {n: self._add([MicroOp(kind=OpKind.SKIP, last=True, pre=n - 1, post=1)]) for n in powers}
+        skips = {n: self._add(_skip(n)) for n in powers}
         terms: dict[tuple[Term, bool], int] = {}
         for value in layer.values:
             for i, term in enumerate(value):
                 final = i == len(value) - 1
                 if (term, final) not in terms:
-                    terms[term, final] = self._add(_value_ops([term], 0, int(final)))
+                    terms[term, final] = self._add(_weight((term,), 0, int(final)))
         self.level = [0] * len(self.ops)
         for n in range(1, longest + 1):
             if n not in skips:
-                skips[n] = self._add([MicroOp(kind=OpKind.SKIP, last=True, pre=n - 1, post=1)],
-                                     [skips[p] for p in reversed(powers) if n & p])
+                skips[n] = self._add(_skip(n), [skips[p] for p in reversed(powers) if n & p])
         self.level += [1] * (len(self.ops) - len(self.level))
         # A weight of many terms is spelled by its first term and the weight of the others, whether that occurs or not.
         found: dict[tuple[Term, ...], int] = {(term,): phrase for (term, final), phrase in terms.items() if final}
         tails = {value[i:]: None for value in layer.values for i in range(len(value) - 1)}
         for tail in sorted(tails, key=len):
-            found[tail] = self._add(_value_ops(tail, 0, 1), [terms[tail[0], False], found[tail[1:]]])
+            found[tail] = self._add(_weight(tail, 0, 1), [terms[tail[0], False], found[tail[1:]]])
             self.level.append(len(tail) - 1)
         weights = [skips[1], *(found[value] for value in layer.values)]
         self.skips = np.array([0] + [skips[n] for n in range(1, longest + 1)])
@@ -130,8 +142,8 @@ class _Lexicon:
         self.weights = np.array(weights)
         """Phrase of the weight numbered as in :attr:`LayerTaps.taps`; 0 is a skip of one tap."""
 
-    def _add(self, ops: Sequence[MicroOp], spelling: Sequence[int] = ()) -> int:
-        self.ops.append(_closed(ops))
+    def _add(self, ops: Ops, spelling: Sequence[int] = ()) -> int:
+        self.ops.append(ops)
         self.spelling.append(list(spelling))
         return len(self.ops) - 1
 
@@ -202,7 +214,7 @@ def zero_runs(layer: LayerTaps, longest: int) -> Phrases:
         size=np.array([len(layer.values[v]) for v in value_of], dtype=np.int64),
         skip=np.zeros(joint.size, dtype=bool),
         allowed=np.ones(joint.size, dtype=bool),
-        ops=lambda i: _closed(_value_ops(layer.values[value_of[i]], int(run_of[i]), 1)),
+        ops=lambda i: _weight(layer.values[value_of[i]], int(run_of[i]), 1),
     )
 
 
