@@ -30,8 +30,8 @@ def _behind(port: str, config: AcceleratorConfig) -> Elaboratable:
 
 
 @pytest.mark.parametrize("port, config", [
-    ("serial", AcceleratorConfig(lanes_y=1, lanes_x=2, streams=2)),
-    ("uart", SMALL),
+    pytest.param("serial", AcceleratorConfig(lanes_y=1, lanes_x=2, streams=2), marks=pytest.mark.regress),
+    pytest.param("uart", SMALL, marks=pytest.mark.regress),
     ("serial", AcceleratorConfig(lanes_y=2, lanes_x=1, streams=3, act_bits=5, act_depth=300, row_depth=64,
                                  weight_depth=20000, dict_depth=700, positions=100, interleave=2)),
 ], ids=["1x2x2", "1x1x1", "2x1x3"])

@@ -24,7 +24,7 @@ from tests.workloads import OTHER, SMALL, workload
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-QUICK = ("flipped bits", "host dies", "board reset", "other configuration", "two hosts")
+QUICK = ("flipped bits", "board reset", "two hosts")
 TRIALS = 8 * len(KINDS)
 
 
