@@ -108,8 +108,9 @@ def image(recipe: Best, images: int = 200) -> Compilation:
     return compile_detailed(network, AcceleratorConfig(guard_bits=recipe.guard_bits))
 
 
-@pytest.mark.parametrize(("start", "targets"), [("float", (1600, 2400)), ("ptq", (1400,))])
-def test_the_image_has_the_target_size(start: str, targets: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("start", "targets"), [
+    ("float", (1600, 2400)), ("ptq", (1400,)), pytest.param("ptq", (1800,), marks=pytest.mark.regress)])
+def test_the_image_has_the_target_size(start: str, targets: tuple[int, ...]) -> None:
     for target in targets:
         size = image(Best(start=start, target_size=target, terms=2, span=5, epochs=4, batch=16)).size
         assert 0.85 * target <= size <= 1.08 * target, f"{start}, {target}, seed {SEED}"
@@ -187,11 +188,16 @@ def test_layers_nearly_empty_are_left_alone() -> None:
     assert weight.grad is not None and not weight.grad.any()
 
 
-def test_the_size_is_held_in_the_end() -> None:
-    """Training may end with an image that is too large by a little: weights nearest to it go to their next value."""
-    recipe = Best(start="ptq", target_size=1500, terms=2, span=5, learning_rate=0.01, epochs=2)
+@pytest.mark.parametrize("epochs", [pytest.param(0, marks=pytest.mark.regress), 2])
+def test_the_size_is_met_in_the_end(epochs: int) -> None:
+    recipe = Best(start="ptq", target_size=1500, terms=2, span=5, learning_rate=0.01, epochs=epochs)
     network = compress(digits_network(), recipe, digits(), seed=SEED)
     assert compile_detailed(network, roomy(recipe)).size <= 1500
+
+
+def test_weights_go_to_their_next_value_until_the_size_is_met() -> None:
+    """Training may end with an image that is too large by a little: weights nearest to it go to their next value."""
+    recipe = Best(start="ptq", target_size=1500, terms=2, span=5)
     fake = FakeQuantized(captured(digits_network(), recipe), recipe)
     method = recipe._assigned(fake, digits(), SEED, None)
     assert isinstance(method, HeldRate)

@@ -88,12 +88,12 @@ def test_nothing_lost_nothing_sent_again(board: Board) -> None:
     assert np.array_equal(read_words(channel, MODEL + 100, 700), WORDS[100:800])
 
 
-@pytest.mark.parametrize(("baud", "clock_hz", "least"), [(115_200, 12_000_000, 0.95), (1_000_000, 25_000_000, 0.925)])
+@pytest.mark.parametrize(("baud", "clock_hz", "least"), [(115_200, 12_000_000, 0.95), (1_000_000, 25_000_000, 0.929)])
 def test_efficiency(seed: int, baud: int, clock_hz: int, least: float) -> None:
-    # Session numbers are random: 0.9277 to 0.9302 have been seen at the higher rate.
+    # Session numbers decide which bytes are escaped: with random ones 0.9277 to 0.9302 have been seen.
     toy = Toy.random(seed, words=32768, config=Toy.random(0).image.config.replace(weight_depth=32768))
     line = Line(toy.board(clock_hz=clock_hz))
-    result = load_words(Session(line, baud=baud), toy.image.words)
+    result = load_words(Session(line, baud=baud, entropy=random.Random(seed)), toy.image.words)
     assert result.efficiency >= least and result.baud == baud and result.sent == 65536
     assert result.efficiency == pytest.approx(65536 * 10 / (baud * result.seconds))
 
