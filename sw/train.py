@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..hw.arch.errors import DataError, ModelError
+from ..hw.arch.errors import ModelError
 from ..hw.arch.files import write_atomically
 from .data import PIXEL_SCALE, Dataset, load
-from .zoo import NetworkInfo, network_info
+from .zoo import network_info
 
 if TYPE_CHECKING:
     import torch
@@ -109,12 +109,6 @@ def shift_randomly(images: "torch.Tensor", shift: int, generator: "torch.Generat
     return padded.permute(0, 2, 3, 1)[number, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def _check_fit(info: NetworkInfo, dataset: Dataset) -> None:
-    if dataset.shape != info.input_shape:
-        raise DataError(f"data set {dataset.name} has images of shape {dataset.shape}, but network {info.name} takes "
-                        f"{info.input_shape}; its default is {info.dataset}")
-
-
 def train(network: str, dataset: Dataset, *, test: Dataset | None = None, epochs: int | None = None, seed: int = 0,
           progress: Progress | None = None, data_dir: str | Path | None = None) -> "tuple[nn.Module, float]":
     """Train a network of the zoo in float.
@@ -158,8 +152,8 @@ def train(network: str, dataset: Dataset, *, test: Dataset | None = None, epochs
     if epochs < 1:
         raise ModelError(f"epochs must be at least 1, not {epochs}")
     test = load(dataset.name, split="test", data_dir=data_dir) if test is None else test
-    _check_fit(info, dataset)
-    _check_fit(info, test)
+    for given in dataset, test:
+        given.check_shape(info.input_shape, instead=f"give {info.dataset}, the default of {info.name}")
     images, labels = _tensors(dataset)
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):

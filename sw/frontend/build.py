@@ -237,7 +237,7 @@ class Builder:
     def signed(self, tensor: str) -> bool:
         """Whether a tensor may be negative."""
         if tensor == INPUT:
-            return self.input_grid is not None and self.input_grid.low < 0
+            return self.input_grid is not None and self.input_grid.signed
         if tensor in self.concats:
             return any(self.signed(part) for part in self.concats[tensor].parts)
         layer = self.layers[tensor]

@@ -61,6 +61,11 @@ class Grid:
         """Its limits as real values."""
         return Clamp(self.low * self.scale, self.high * self.scale)
 
+    @property
+    def signed(self) -> bool:
+        """Whether a multiple may be negative."""
+        return self.low < 0
+
     def bits(self, signed: bool) -> int:
         """Bits of an integer that holds each multiple, at least 2."""
         return max(2, self.high.bit_length() + signed, (-self.low - 1).bit_length() + 1 if self.low else 0)
@@ -277,7 +282,7 @@ class Graph:
     def signed(self) -> dict[str, bool]:
         """Which tensors are stored signed: those that a clamp does not keep from being negative, and those that are
         read or joined together with such."""
-        images = self.input_grid is not None and self.input_grid.low < 0
+        images = self.input_grid is not None and self.input_grid.signed
         signed = {INPUT: images} | {layer.name: layer.op == "conv" and layer.clamp.low < 0 for layer in self.layers}
         signed |= {concat.name: False for concat in self.concats}
         alike = [layer.sources for layer in self.layers if layer.residuals]

@@ -77,7 +77,7 @@ def _grid(builder: Builder, node: OnnxNode, inputs: Inputs, low: int, high: int,
                           "quantize activations symmetrically, or without sign after Relu")
     moved = int(moved)
     grid = Grid(scale=float(scale.item()), low=low - moved, high=high - moved, rounding=rounding)
-    if (bits := grid.bits(grid.low < 0)) > BITS:
+    if (bits := grid.bits(grid.signed)) > BITS:
         less = f" less the zero point {moved}" if moved else ""
         raise unsupported(node.where, f"its integers{less}, from {grid.low} to {grid.high}, have {bits} bits",
                           "quantize activations symmetrically, or without sign after Relu" if moved else

@@ -86,7 +86,7 @@ def test_wrong_arguments(digits):
     with pytest.raises(ModelError, match="epochs must be at least 1, not 0"):
         training.train("digits", digits[0], test=digits[1], epochs=0)
     other = Dataset(np.zeros((4, 1, 28, 28), np.uint8), np.zeros(4, np.int64), "mnist", "train", ())
-    with pytest.raises(DataError, match=r"data set mnist has images of shape \(1, 28, 28\), but network digits takes"):
+    with pytest.raises(DataError, match=r"data set mnist has images of shape \(1, 28, 28\), but the network takes"):
         training.train("digits", other, test=other)
 
 
@@ -194,4 +194,4 @@ def test_command_names_its_errors(tmp_path, shiftwright):
     assert result.err == f"shiftwright: unknown network 'lenet'; the zoo has {', '.join(NETWORKS)}\n"
     result = shiftwright("train", "lenet5", "--data", "digits", "-o", tmp_path / "x")
     assert result.code == 2
-    assert "images of shape (1, 8, 8), but network lenet5 takes (1, 28, 28)" in result.err
+    assert "has images of shape (1, 8, 8), but the network takes (1, 28, 28); give mnist" in result.err

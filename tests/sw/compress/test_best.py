@@ -120,8 +120,9 @@ def test_the_image_has_the_target_size(start: str, targets: tuple[int, ...]) -> 
 @pytest.mark.parametrize("rate", [0.001, 0.01])
 def test_the_size_is_held(rate: float) -> None:
     recipe = Best(start="ptq", target_size=1500, terms=2, span=5, epochs=20, batch=16, learning_rate=rate, hold=True)
-    # Less by how much the price lags behind, which differs between processors: 4 to 14 % have been seen.
-    assert 0.8 * 1500 <= image(recipe).size <= 1500, f"seed {SEED}"
+    network = compress(digits_network(), recipe, digits(200), seed=SEED)
+    # Less by how much the price lags behind, which differs between processors.
+    assert 0.9 * 1500 <= compile_detailed(network, roomy(recipe)).size <= 1500, f"seed {SEED}"
 
 
 def held_network(target: int, size: int) -> tuple[FakeQuantized, HeldRate]:
