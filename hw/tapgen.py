@@ -22,6 +22,7 @@ from amaranth.utils import ceil_log2, exact_log2
 from .activations import ActivationMemory
 from .arch.config import AcceleratorConfig
 from .arch.image import EDGE_BITS, KEPT_AT, MAX_POST, MAX_PRE, POSITION_WORDS, RESIDUE_BITS, SHIFT_BITS, OpKind
+from .cells.use import shift_add
 from .expander import OpLayout
 from .layer import LayerLayout
 
@@ -206,10 +207,14 @@ class TapGenerator(wiring.Component):
         positions it has."""
         word = Signal(POSITION_WORDS, init=1)
         entry = Signal(len(index) + 1)
+        kept, step = self.layer.positions[KEPT_AT:], word[-1] & ~self.load_begin
+        counted = shift_add(m, Cat(step, Const(0, len(entry) - 1)), entry, kept, self.load_begin, name="entry_next")
         with m.If(self.load_begin):
-            m.d.sync += [word.eq(1), entry.eq(self.layer.positions[KEPT_AT:])]
+            m.d.sync += word.eq(1)
         with m.Elif(self.load_positions):
-            m.d.sync += [word.eq(Cat(word[-1], word[:-1])), entry.eq(entry + word[-1])]
+            m.d.sync += word.eq(Cat(word[-1], word[:-1]))
+        with m.If(self.load_begin | self.load_positions):
+            m.d.sync += entry.eq(counted)
         reads = []
         for n, bits in enumerate((len(self.addr), 2 * (RESIDUE_BITS + EDGE_BITS), 2 * EDGE_BITS)):
             m.submodules[f"positions{n}"] = memory = Memory(
