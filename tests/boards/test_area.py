@@ -76,6 +76,14 @@ def test_the_estimate_is_within_a_tenth_of_synthesis(port: str, device: str, tmp
         assert getattr(area, resource) == pytest.approx(getattr(counts, resource), rel=0.1), resource
 
 
+@pytest.mark.regress
+def test_the_default_accelerator_stays_small(tmp_path: Path) -> None:
+    with using_tools():
+        text = rtlil_text(AcceleratorOverSerial(AcceleratorConfig()), name="top")
+        counts = synthesize_rtlil(text, DEVICES["ecp5-85f"], tmp_path).counts
+    assert counts.dsp == 0 and counts.lut_equivalents <= 4000
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_more_of_anything_is_no_smaller(device: str) -> None:
     before = estimate(SMALL, device)
