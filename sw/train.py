@@ -153,7 +153,7 @@ def train(network: str, dataset: Dataset, *, test: Dataset | None = None, epochs
         raise ModelError(f"epochs must be at least 1, not {epochs}")
     test = load(dataset.name, split="test", data_dir=data_dir) if test is None else test
     for given in dataset, test:
-        given.check_shape(info.input_shape, instead=f"give {info.dataset}, the default of {info.name}")
+        given.check_shape(info.input_shape, way=f"give {info.dataset}, the default of {info.name}")
     images, labels = _tensors(dataset)
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):

@@ -58,16 +58,15 @@ class Dataset:
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 
-    def check_shape(self, wanted: tuple[int, int, int], *, instead: str = "give the data set that it was trained on",
+    def check_shape(self, wanted: tuple[int, int, int], *, way: str = "give the data set that it was trained on",
                     ) -> None:
         """Raise :class:`DataError` unless images have the shape (C, H, W) that a network takes.
 
-        ``instead`` is what to do where the arrays are not just in another order.
+        ``way`` is what to do where the arrays are not just in another order.
         """
         if self.shape == wanted:
             return
         channels, height, width = wanted
-        way = instead
         if self.shape == (height, width, channels):
             way = "channels come first: save x.transpose(0, 3, 1, 2)"
         elif channels == 1 and self.shape == (height, 1, width):

@@ -14,6 +14,7 @@ from shiftwright.boards.area import LOGIC, UNITS, Memory, estimate, features, me
 from shiftwright.boards.devices import DEVICES
 from shiftwright.boards.fit import check_fit, exceeded, fits
 from shiftwright.boards.flow import synthesize_rtlil
+from shiftwright.boards.netlist import Counts
 from shiftwright.boards.serial import AcceleratorOverSerial
 from shiftwright.hw.arch.config import AcceleratorConfig
 from shiftwright.hw.arch.errors import CapacityError
@@ -62,14 +63,17 @@ def test_large_single_port_memories_are_spram_on_ultraplus_only() -> None:
     assert estimate(config.replace(weight_memory="block"), "up5k").spram == 0
 
 
+def _counts(port: str, config: AcceleratorConfig, device: str, folder: Path) -> Counts:
+    with using_tools():
+        return synthesize_rtlil(rtlil_text(_behind(port, config), name="top"), DEVICES[device], folder).counts
+
+
 @pytest.mark.regress
 @pytest.mark.parametrize("port, device", [
     ("serial", "ecp5-85f"), ("uart", "up5k"), ("uart", "gw2a-18")])
 def test_the_estimate_is_within_a_tenth_of_synthesis(port: str, device: str, tmp_path: Path) -> None:
     config = SMALL.replace(lanes_x=2, acc_width=22)
-    with using_tools():
-        text = rtlil_text(_behind(port, config), name="top")
-        counts = synthesize_rtlil(text, DEVICES[device], tmp_path).counts
+    counts = _counts(port, config, device, tmp_path)
     area = estimate(config, device, port=port)
     assert (area.ram, area.spram) == (counts.ram, counts.spram)
     for resource in LOGIC:
@@ -78,9 +82,7 @@ def test_the_estimate_is_within_a_tenth_of_synthesis(port: str, device: str, tmp
 
 @pytest.mark.regress
 def test_the_default_accelerator_stays_small(tmp_path: Path) -> None:
-    with using_tools():
-        text = rtlil_text(AcceleratorOverSerial(AcceleratorConfig()), name="top")
-        counts = synthesize_rtlil(text, DEVICES["ecp5-85f"], tmp_path).counts
+    counts = _counts("serial", AcceleratorConfig(), "ecp5-85f", tmp_path)
     assert counts.dsp == 0 and counts.lut_equivalents <= 4000
 
 

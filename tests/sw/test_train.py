@@ -86,7 +86,8 @@ def test_wrong_arguments(digits):
     with pytest.raises(ModelError, match="epochs must be at least 1, not 0"):
         training.train("digits", digits[0], test=digits[1], epochs=0)
     other = Dataset(np.zeros((4, 1, 28, 28), np.uint8), np.zeros(4, np.int64), "mnist", "train", ())
-    with pytest.raises(DataError, match=r"data set mnist has images of shape \(1, 28, 28\), but the network takes"):
+    with pytest.raises(DataError, match=r"data set mnist has images of shape \(1, 28, 28\), but the network takes "
+                                        r"\(1, 8, 8\); give digits, the default of digits$"):
         training.train("digits", other, test=other)
 
 
@@ -194,4 +195,5 @@ def test_command_names_its_errors(tmp_path, shiftwright):
     assert result.err == f"shiftwright: unknown network 'lenet'; the zoo has {', '.join(NETWORKS)}\n"
     result = shiftwright("train", "lenet5", "--data", "digits", "-o", tmp_path / "x")
     assert result.code == 2
-    assert "has images of shape (1, 8, 8), but the network takes (1, 28, 28); give mnist" in result.err
+    assert ("data set digits has images of shape (1, 8, 8), but the network takes (1, 28, 28); give mnist, the default "
+            "of lenet5") in result.err
